@@ -1,0 +1,9 @@
+"""``python -m norma`` is ``norma``."""
+
+from __future__ import annotations
+
+import sys
+
+from norma.cli import main
+
+sys.exit(main())

@@ -1,0 +1,37 @@
+"""Instructive prompting (规范性提示): the norm stands in the input, 请回答问题时保持礼貌.
+
+A model trained from nothing has to learn that the rules before a question mean something. Each question therefore comes with
+some of its rules rendered into the prompt and an answer that keeps THOSE, or with none and the plain answer. Since the shown
+subset varies, the only way to do well is to read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from norma.check.repair import repair
+from norma.spec import Item, Spec
+
+
+def ruled_conversations(spec: Spec, items: Sequence[Item], *, share: float, every: float, seed: int) -> Iterator[list[dict[str, Any]]]:
+    """Conversations with rules in the prompt (a ``share`` of them) and without.
+
+    Of those with rules, a share ``every`` shows all that apply, the others a random part. An item whose reference cannot be
+    brought to keep the shown rules is left out.
+    """
+    for number, item in enumerate(items):
+        random = np.random.Generator(np.random.Philox(key=(seed << 32) + number))
+        if item.reference is None:
+            continue
+        if random.random() >= share:
+            yield [*map(dict, item.messages), {"role": "assistant", "content": item.reference}]
+            continue
+        active = spec.resolve(item).active
+        shown = list(active) if random.random() < every else [r for r in active if random.random() < 0.5]
+        answer = repair(spec, item, item.reference, shown)
+        if answer is not None:
+            prompt = spec.render(list(item.messages), item, item.language, rules=shown) if shown else item.messages
+            yield [*map(dict, prompt), {"role": "assistant", "content": answer}]

@@ -1,0 +1,81 @@
+"""A digest of what a function does: its source and, transitively, the source and constants of Norma that it refers to.
+
+    function ─→ names in its code ─→ functions and classes (source), constants (value) ─→ ... ─→ SHA-256
+
+So a changed word list or helper changes the digest of exactly the checkers that use it, and a reformatted neighbour changes none.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from types import CodeType, FunctionType
+from typing import Any
+
+from norma.base.hashing import digest
+
+_PACKAGE = "norma.check"
+
+
+def code_digest(*roots: Callable[..., Any] | type) -> str:
+    """SHA-256 over ``roots`` and everything of this package that they reach."""
+    seen: dict[str, str] = {}
+    pending: list[tuple[str, Any]] = [(_name(root), root) for root in roots]
+    while pending:
+        name, value = pending.pop()
+        if name in seen:
+            continue
+        seen[name] = _text(value)
+        if isinstance(value, FunctionType):
+            for used in sorted(set(_names(value.__code__))):
+                if used in value.__globals__ and _ours(target := value.__globals__[used]):
+                    pending.append((_name(target) if hasattr(target, "__qualname__") else f"{value.__module__}.{used}", target))
+        elif isinstance(value, type):
+            # The methods that a dataclass generates have no file; the class's own source covers them.
+            methods = [
+                m for m in vars(value).values() if isinstance(m, FunctionType) and m.__code__.co_filename == inspect.getsourcefile(value)
+            ]
+            pending += [(_name(method), method) for method in methods]
+    return digest(seen)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    # Comprehensions are code objects of their own before Python 3.12: walking constants finds the same names everywhere.
+    # Global names only: an attribute may be called as something else here is.
+    yield from (i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _ours(value: Any) -> bool:
+    if isinstance(value, (FunctionType, type)):
+        return value.__module__.startswith(_PACKAGE)
+    return isinstance(value, (str, int, float, tuple, frozenset, dict, Mapping)) or hasattr(value, "pattern")
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (FunctionType, type)):
+        return inspect.getsource(value)
+    if hasattr(value, "pattern"):
+        return f"pattern {value.pattern!r} {int(getattr(value, 'flags', 0))}"
+    return digest(_sorted(value))
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _sorted(part) for key, part in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(_sorted(part) for part in value)
+    if isinstance(value, tuple):
+        return [_sorted(part) for part in value]
+    if isinstance(value, (str, int, float)):
+        return value
+    raise TypeError(
+        f"a checker refers to a constant {type(value).__name__}: only text, numbers, tuples, sets and mappings have a lasting digest"
+    )

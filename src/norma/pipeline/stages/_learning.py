@@ -1,0 +1,180 @@
+"""What all stages that train share: the machine's set-up (frozen in the plan), rows of data, the length of training, a coloured row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from norma.base.errors import NormaError
+from norma.base.files import read_jsonl
+from norma.pipeline.stage import Context, InputRef, StageOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from norma.lm import LanguageModel
+    from norma.text.packing import Batches, Rows
+    from norma.text.tokenizer import Tokenizer
+
+
+class Source(BaseModel):
+    """One set of rows to train on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: InputRef = Field(description="A .jsonl file of a stage, such as corpus/qa.train.jsonl: text rows or conversations.")
+    weight: float = Field(1.0, gt=0, description="How often its rows come in one epoch: 0.5 half of them, 2 each twice.")
+    trained: Literal["answers", "everything"] = Field("answers", description="In conversations: train the assistant's words, or every token.")
+
+
+class LengthOptions(StageOptions):
+    """How long to train: by epochs or steps, and never longer than a time on this machine."""
+
+    epochs: float | None = Field(None, gt=0, description="Passes over the rows.")
+    steps: int | None = Field(None, gt=0, description="Steps of the optimiser; goes before epochs.")
+    minutes: float | None = Field(None, gt=0, description="Upper bound of the time; measured once at the start, then frozen in plan.json.")
+    batch: int = Field(32, ge=1, description="Sequences a step.")
+    micro_batch: int = Field(16, ge=1, description="Sequences that are in memory at one time; does not change the gradient.")
+
+
+def prepare(ctx: Context[Any]) -> torch.dtype:
+    """Set threads and determinism as the plan froze them; returns the type of activations (bf16 where the CPU has it)."""
+    import torch
+
+    from norma.base.platform import cores, working_dtype
+
+    torch.set_num_threads(ctx.plan.choose("threads", cores))
+    # Scattered additions are the one thing on a CPU whose order could change from run to run.
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    name = ctx.plan.choose("activations", lambda: str(working_dtype()).removeprefix("torch."))
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def open_model(ctx: Context[Any], reference: str) -> LanguageModel:
+    """The model of another stage."""
+    from norma.generate import load
+
+    path = ctx.path(reference)
+    if not (path / "config.json").is_file():
+        raise NormaError(f"stage '{reference}' holds no model", where=path, mend="Let 'from:' name a stage that trains one")
+    return load(path)
+
+
+def save_model(ctx: Context[Any], model: LanguageModel, **facts: Any) -> None:
+    """Write the model folder into the artefact and drop the checkpoints."""
+    from norma.train import checkpoint
+
+    model.lineage = {"stage": ctx.name, "recipe_seed": ctx.seed, **facts}
+    model.save(ctx.folder)
+    checkpoint.remove(ctx.folder)
+
+
+def load_rows(ctx: Context[Any], tokenizer: Tokenizer, sources: Sequence[Source], limit: int) -> Rows:
+    """All sources as one set of token rows, each taken ``weight`` times."""
+    from norma.text.packing import Rows
+
+    parts = []
+    for number, source in enumerate(sources):
+        path = ctx.path(source.rows)
+        if not path.is_file():
+            raise NormaError(f"'{source.rows}' is not a file of that stage", where=path, mend="Look into the stage's folder for the .jsonl files")
+        parts.append(_weighted(_tokenise(tokenizer, path, source, limit), source.weight, ctx.seed + number))
+    return Rows.join(parts)
+
+
+def _tokenise(tokenizer: Tokenizer, path: Path, source: Source, limit: int) -> Rows:
+    from norma.align.rows import conversation_rows
+    from norma.text.chat import training_row
+    from norma.text.packing import Rows
+
+    rows = read_jsonl(path)
+    if rows and "text" in rows[0]:
+        head = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        tail = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+        encoded = (head + ids + tail for ids in tokenizer.encode_batch([r["text"] for r in rows]))
+        return Rows.build(((ids, [True] * len(ids)) for ids in encoded), limit)
+    if source.trained == "answers":
+        return conversation_rows(tokenizer, (r["messages"] for r in rows), limit)
+    made = (training_row(tokenizer, r["messages"])[0] for r in rows)
+    return Rows.build(((ids, [True] * len(ids)) for ids in made if len(ids) <= limit), limit)
+
+
+def _weighted(rows: Rows, weight: float, seed: int) -> Rows:
+    import numpy as np
+
+    if weight == 1.0:
+        return rows
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(rows))
+    whole, rest = divmod(weight, 1.0)
+    index = np.concatenate([*[order] * int(whole), order[: round(rest * len(rows))]]).astype(np.int64)
+    return rows.take(index)
+
+
+def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, batches: Batches, dtype: torch.dtype) -> int:
+    """The number of steps, chosen once: what the recipe asks for, or what fits into ``minutes`` on this machine if that is less."""
+    asked = options.steps or (round(options.epochs * batches.steps_per_epoch) if options.epochs else None)
+    if asked is None and options.minutes is None:
+        raise NormaError(f"stage '{ctx.name}' does not say how long to train", mend="Add epochs, steps or minutes")
+
+    def measure() -> int:
+        if options.minutes is None:
+            return max(1, asked or 1)
+        seconds = _seconds_per_step(model, batches, options, dtype)
+        fits = max(1, int(options.minutes * 60 / seconds))
+        return max(1, min(asked or fits, fits))
+
+    steps = ctx.plan.choose("steps", measure)
+    tokens = batches.size * batches.length
+    ctx.progress.say(
+        f"{steps} steps of {batches.size} sequences x {batches.length} tokens = {steps * tokens / 1e6:.2f} M tokens"
+        f" ({steps / batches.steps_per_epoch:.2f} epochs, micro-batches of {min(options.micro_batch, options.batch)}, one process)"
+        + (f"; {asked} were asked for, the time allows {steps}" if asked and steps < asked else "")
+    )
+    return steps
+
+
+def _seconds_per_step(model: LanguageModel, batches: Batches, options: LengthOptions, dtype: torch.dtype) -> float:
+    """The median time of three steps on a copy; the optimiser's share is added as a tenth."""
+    from norma.train.step import language_losses
+
+    trial = model.copy()
+    times = []
+    for step in range(4):
+        clock = time.monotonic()
+        for loss, _ in language_losses(trial.transformer, batches, step, micro=options.micro_batch, dtype=dtype):
+            loss.backward()  # type: ignore[no-untyped-call]
+        times.append(time.monotonic() - clock)
+    return sorted(times[1:])[1] * 1.1
+
+
+def show_row(ctx: Context[Any], tokenizer: Tokenizer, ids: Sequence[int], trained: Sequence[bool]) -> None:
+    """Print one row as it is trained: green is learnt, grey is only read."""
+    from rich.markup import escape
+
+    pieces, start = [], 0
+    for i in range(1, len(ids) + 1):
+        if i == len(ids) or trained[i] != trained[start]:
+            text = escape(tokenizer.decode(list(ids[start:i]), skip_special=False))
+            pieces.append(f"[bold green]{text}[/]" if trained[start] else f"[dim]{text}[/]")
+            start = i
+    ctx.progress.say("one row ([bold green]learnt[/], [dim]only read[/]): " + "".join(pieces))
+
+
+def validation_texts(path: Path, limit: int) -> list[str]:
+    """Texts to measure bits per byte on: about ``limit`` bytes from the start of a file of text rows."""
+    texts: list[str] = []
+    size = 0
+    for row in read_jsonl(path):
+        texts.append(row["text"])
+        size += len(row["text"].encode())
+        if size >= limit:
+            break
+    if not texts:
+        raise NormaError("there is no validation text", where=path, mend="Raise validation_share in the corpus stage")
+    return texts

@@ -1,0 +1,208 @@
+"""Evaluate stage: every model on the same held-out questions, against the spec, and the report.
+
+    for each method: answers ─→ verdicts (report and held-out checkers), bits per byte, KL ─→ methods/<name>.json
+    all methods ─→ responses.jsonl, verdicts.jsonl ─→ report.json ─→ report.html, junit.xml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from norma.base.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
+from norma.pipeline.stages._learning import open_model, prepare, validation_texts
+
+if TYPE_CHECKING:
+    import torch
+
+    from norma.lm import LanguageModel
+    from norma.spec import Item, Message
+
+
+class Method(BaseModel):
+    """One line of the report: a model, and whether the rules stand in its prompt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: InputRef = Field(description="The stage whose model answers.")
+    rules: Literal["none", "applicable", "all"] = Field("none", description="Which rules stand in the prompt.")
+    en: str | None = Field(None, description="Name in the English report.")
+    zh: str | None = Field(None, description="Name in the Chinese report.")
+    leash: str | None = Field(None, description="Method from whose model the KL is measured.")
+    task: bool = Field(False, description="A task model: compared with the model it was made from (retained_from), not with the baseline.")
+    retained_from: str | None = Field(None, description="For a task model: the method whose compliance it should have kept.")
+    replay: float = Field(0.0, ge=0, description="For a task model: the weight of norm rows in its training.")
+
+
+class EvaluateOptions(StageOptions):
+    """Options of an ``evaluate`` stage."""
+
+    methods: dict[str, Method] = Field(description="What is compared, in the order of the report.")
+    baseline: str = Field(description="The method that the others are compared with.")
+    questions: InputRef = Field("corpus/qa.validation.jsonl", description="Held-out questions with reference answers.")
+    count: int = Field(300, ge=1, description="How many of them; one question an entry.")
+    references: InputRef = Field("corpus/qa.train.jsonl", description="Training answers; the most frequent one is the chrF baseline.")
+    task: InputRef | None = Field(None, description="Held-out rows of the task, answered by task models.")
+    task_count: int = Field(150, ge=1, description="How many of them.")
+    text: InputRef = Field("corpus/text.validation.jsonl", description="Text on which bits per byte are measured.")
+    text_bytes: int = Field(200_000, ge=1000, description="How much of it.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens.")
+    margin: float = Field(0.05, gt=0, lt=1, description="Non-inferiority margin.")
+
+
+class Evaluate(Stage[EvaluateOptions]):
+    """Answers, verdicts, statistics, report."""
+
+    kind, version, Options = "evaluate", 1, EvaluateOptions
+    uses_spec = True
+
+    def inputs(self, options: EvaluateOptions) -> list[str]:
+        return [*(m.model for m in options.methods.values()), *super().inputs(options)]
+
+    def run(self, ctx: Context[EvaluateOptions]) -> dict[str, Any]:
+        from norma.align.rows import choose, read_items
+
+        options = ctx.options
+        dtype = prepare(ctx)
+        items = _one_per_source(choose(read_items(ctx.path(options.questions)), 1_000_000, ctx.seed))[: options.count]
+        task = choose(read_items(ctx.path(options.task)), options.task_count, ctx.seed) if options.task else []
+        texts = validation_texts(ctx.path(options.text), options.text_bytes)
+        results: dict[str, Any] = {}
+        for number, (name, method) in enumerate(options.methods.items(), 1):
+            path = ctx.folder / "methods" / f"{name}.json"
+            if not path.exists():
+                write_json(path, _answer(ctx, name, method, items, task if method.task else [], texts, dtype))
+            results[name] = read_json(path)
+            ctx.progress.update(number, len(options.methods))
+        return _report(ctx, results, items)
+
+
+def _one_per_source(items: Sequence[Item]) -> list[Item]:
+    """One question an entry: the entry is the cluster, so the answers are independent."""
+    return list({item.source: item for item in reversed(items)}.values())[::-1]
+
+
+def _answer(
+    ctx: Context[EvaluateOptions], name: str, method: Method, items: Sequence[Item], task: Sequence[Item], texts: list[str], dtype: torch.dtype
+) -> dict[str, Any]:
+    """Everything about one method, as JSON."""
+    from norma.evaluate.likelihood import bits_per_byte, kl_per_token
+    from norma.generate import Sampling, generate
+    from norma.text.chat import prompt_ids
+    from norma.train.scoring import Group
+
+    options, spec = ctx.options, ctx.need_spec()
+    model = open_model(ctx, method.model)
+
+    def shown(item: Item) -> Sequence[Message]:
+        return item.messages if method.rules == "none" else spec.render(list(item.messages), item, item.language, rules=method.rules)
+
+    def ask(some: Sequence[Item], sampling: Sampling, asked: Any = shown) -> list[Any]:
+        room = model.config.max_positions - 8
+        return generate(model, [prompt_ids(model.tokenizer, asked(i))[-room:] for i in some], sampling)
+
+    answers = ask(items, Sampling(options.max_new_tokens))
+    rows = [_response(name, item, a, "questions") for item, a in zip(items, answers, strict=True)]
+    verdicts = []
+    for item, a in zip(items, answers, strict=True):
+        for role in ("report", "heldout"):
+            verdicts += [{**v.row(), "method": name, "cluster": item.source, "language": item.language} for v in spec.verdicts(item, a.text, role)]
+    if task:
+        plain = ask(task, Sampling(options.max_new_tokens), lambda item: item.messages)
+        rows += [_response(name, item, a, "task") for item, a in zip(task, plain, strict=True)]
+    kl = None
+    if method.leash:
+        some = items[:100]
+        sampled = ask(some, Sampling(options.max_new_tokens, temperature=1.0, seed=ctx.seed))
+        groups = [Group(prompt_ids(model.tokenizer, shown(i)), [c.ids]) for i, c in zip(some, sampled, strict=True)]
+        kl = kl_per_token(model, open_model(ctx, options.methods[method.leash].model), groups, dtype=dtype)
+    return {"responses": rows, "verdicts": verdicts, "bits_per_byte": bits_per_byte(model, texts, dtype=dtype), "kl": kl}
+
+
+def _response(name: str, item: Item, completion: Any, kind: str) -> dict[str, Any]:
+    return {
+        "method": name,
+        "item": item.id,
+        "cluster": item.source,
+        "language": item.language,
+        "messages": [dict(m) for m in item.messages],
+        "response": completion.text,
+        "reference": item.reference,
+        "tokens": len(completion.ids),
+        "finish": completion.finish_reason,
+        "set": kind,
+    }
+
+
+def _report(ctx: Context[EvaluateOptions], results: dict[str, Any], items: Sequence[Item]) -> dict[str, Any]:
+    """Statistics over all methods; the three files people open."""
+    from norma.evaluate.junit import junit_xml
+    from norma.evaluate.quality import most_frequent
+    from norma.evaluate.report import build_report, render_html
+
+    options, spec = ctx.options, ctx.need_spec()
+    write_jsonl(ctx.folder / "responses.jsonl", (row for r in results.values() for row in r["responses"]))
+    write_jsonl(ctx.folder / "verdicts.jsonl", (row for r in results.values() for row in r["verdicts"]))
+    answers = [row for r in results.values() for row in r["responses"]]
+    tasks = {n: m for n, m in options.methods.items() if m.task}
+    extras: dict[str, Any] = {
+        "baseline": options.baseline,
+        "order": list(options.methods),
+        "labels": {n: {"en": m.en or n, "zh": m.zh or m.en or n} for n, m in options.methods.items()},
+        "bits_per_byte": {n: r["bits_per_byte"] for n, r in results.items()},
+        "kl": {n: r["kl"] for n, r in results.items() if r["kl"] is not None},
+        "curves": [c for n, m in options.methods.items() if (c := _curve(ctx, n, m)) and not m.task],
+        "retention": [{"before": m.retained_from, "after": n, "replay": m.replay} for n, m in tasks.items() if m.retained_from],
+        "frequent_reference": most_frequent(row["messages"][-1]["content"] for row in read_jsonl(ctx.path(options.references))),
+        "margin": options.margin,
+        "seeds": 1,
+        "run": {"stage": ctx.name, "questions": len(items), "seed": ctx.seed},
+    }
+    verdicts = (row for r in results.values() for row in r["verdicts"])
+    report = build_report(answers, verdicts, extras, spec, seed=ctx.seed)  # type: ignore[arg-type]
+    write_json(ctx.folder / "report.json", report)
+    write_text(ctx.folder / "report.html", render_html(report))
+    write_text(ctx.folder / "junit.xml", junit_xml(report))
+    return {"publish": ["report.html", "report.json", "junit.xml"], "table": _table(report), "talk": _best(ctx, report)}
+
+
+def _curve(ctx: Context[EvaluateOptions], name: str, method: Method) -> dict[str, Any] | None:
+    """Reward, KL and per-rule rates over the steps of a reward stage, from its metrics."""
+    path = ctx.path(method.model) / "metrics.jsonl"
+    rows = read_jsonl(path) if Path(path).exists() else []
+    points = [
+        {
+            "step": r["step"],
+            "reward": r["reward"],
+            "kl": r.get("kl"),
+            "rules": {k.removeprefix("rule/"): v for k, v in r.items() if k.startswith("rule/")},
+        }
+        for r in rows
+        if "reward" in r
+    ]
+    return {"method": name, "points": points} if points and method.rules == "none" else None
+
+
+def _table(report: dict[str, Any]) -> dict[str, Any]:
+    """The table that is printed when the run ends."""
+    differences = {c["after"]: c for c in report["comparisons"] if c["rule"] is None and c["role"] == "report"}
+    rows = []
+    for entry in report["methods"]:
+        overall, d = entry["overall"], differences.get(entry["method"])
+        change = f"{100 * d['delta']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" if d else ""
+        p = f"{d['p_holm']:.2g}" if d and d["p_holm"] is not None else ""
+        rate = f"{100 * overall['rate']:.1f} [{100 * overall['low']:.1f}, {100 * overall['high']:.1f}]"
+        rows.append([entry["method"], rate, change, p, f"{entry['bits_per_byte']:.3f}"])
+    columns = ["method", "compliance % [95%]", "against baseline", "p (Holm)", "bits/byte"]
+    return {"title": "Mean compliance on held-out questions", "columns": columns, "rows": rows}
+
+
+def _best(ctx: Context[EvaluateOptions], report: dict[str, Any]) -> str:
+    """The stage whose model is proposed for talking: the most compliant one without rules in the prompt that is no task model."""
+    rates = {m["method"]: m["overall"]["rate"] or 0.0 for m in report["methods"]}
+    plain = [n for n, m in ctx.options.methods.items() if m.rules == "none" and not m.task]
+    return ctx.options.methods[max(plain, key=lambda n: rates.get(n, 0.0))].model

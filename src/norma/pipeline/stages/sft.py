@@ -1,0 +1,53 @@
+"""Supervised fine-tuning stage: conversations, loss on the assistant's words only. Instruction tuning, tasks, replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from norma.pipeline.stage import Context, InputRef, Stage
+from norma.pipeline.stages._learning import LengthOptions, Source, load_rows, open_model, plan_steps, prepare, save_model, show_row
+from norma.train.options import TrainOptions
+
+
+class SftOptions(LengthOptions):
+    """Options of an ``sft`` stage."""
+
+    from_: InputRef = Field(alias="from", description="The stage whose model is trained on.")
+    data: list[Source] = Field(description="Conversations to learn from; several sources are mixed by weight.")
+    sequence: int = Field(256, ge=16, description="Tokens of a packed sequence; longer conversations are left out.")
+    train: TrainOptions = Field(default_factory=TrainOptions, description="Optimiser and schedule.")
+
+
+class Sft(Stage[SftOptions]):
+    """Trains a model on conversations."""
+
+    kind, version, Options = "sft", 1, SftOptions
+
+    def run(self, ctx: Context[SftOptions]) -> dict[str, Any]:
+        options = ctx.options
+        prepare(ctx)
+        model = open_model(ctx, options.from_)
+        rows = load_rows(ctx, model.tokenizer, options.data, options.sequence)
+        return tune(ctx, model, rows, options.sequence, options.train)
+
+
+def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: TrainOptions) -> dict[str, Any]:
+    """Train ``model`` on packed rows, save it into the artefact, return the stage's summary."""
+    from functools import partial
+
+    from norma.text.packing import Batches
+    from norma.train import train
+    from norma.train.step import language_losses
+
+    options, dtype = ctx.options, prepare(ctx)
+    batches = Batches(rows, length=sequence, size=options.batch, seed=ctx.seed, pad=model.tokenizer.pad_id)
+    first = slice(int(rows.offsets[0]), int(rows.offsets[1]))
+    show_row(ctx, model.tokenizer, rows.tokens[first].tolist(), rows.trained[first].tolist())
+    ctx.progress.say(f"{len(rows)} rows, {100 * float(rows.trained.mean()):.0f}% of their tokens learnt, {100 * batches.waste():.1f}% padding")
+    steps = plan_steps(ctx, options, model, batches, dtype)
+    losses = partial(language_losses, model.transformer, batches, micro=options.micro_batch, dtype=dtype)
+    last = train(model.transformer, losses, steps=steps, options=training, folder=ctx.folder, progress=ctx.progress)
+    save_model(ctx, model)
+    return {"model": True, "steps": steps, "rows": len(rows), "loss": last.get("loss")}

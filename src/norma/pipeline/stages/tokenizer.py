@@ -1,0 +1,36 @@
+"""Tokenizer stage: byte-level BPE trained on the text of a corpus, chat tokens included; saved as ``tokenizer.json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from norma.base.errors import NormaError
+from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
+
+
+class TokenizerOptions(StageOptions):
+    """Options of a ``tokenizer`` stage."""
+
+    corpus: InputRef = Field("corpus", description="The corpus stage whose training rows the merges are learnt from.")
+    vocab_size: int = Field(4096, ge=262, le=1_000_000, description="Number of tokens, the 256 bytes and the chat tokens included.")
+
+
+class Tokenizer(Stage[TokenizerOptions]):
+    """Learns the merges from training rows only (text, and questions where there are some): validation text is never seen."""
+
+    kind, version, Options = "tokenizer", 1, TokenizerOptions
+
+    def run(self, ctx: Context[TokenizerOptions]) -> dict[str, Any]:
+        from norma.text.tokenizer import read_texts, train_tokenizer
+
+        corpus = ctx.path(ctx.options.corpus)
+        text, questions = corpus / "text.train.jsonl", corpus / "qa.train.jsonl"
+        if not text.is_file():
+            mend = "Point 'corpus:' to a corpus stage"
+            raise NormaError(f"'{ctx.options.corpus}' holds no training text (text.train.jsonl)", where=text, mend=mend)
+        ctx.progress.say(f"Learning a vocabulary of {ctx.options.vocab_size:,} tokens ...")
+        tokenizer = train_tokenizer(read_texts([text, *([questions] if questions.is_file() else [])]), ctx.options.vocab_size)
+        tokenizer.save(ctx.folder)
+        return {"vocab_size": len(tokenizer)}

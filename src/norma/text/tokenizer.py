@@ -1,0 +1,158 @@
+"""The tokenizer: byte-level BPE, trained here or opened from any ``tokenizer.json``, with its chat template.
+
+    text ─→ encode ─→ ids                                (user text never becomes a special token)
+    messages ─→ chat template (sandboxed) ─→ ids + mask  (see norma.text.chat)
+
+Files are the Hugging Face layout: ``tokenizer.json`` and ``tokenizer_config.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from norma.base.errors import NormaError
+from norma.base.files import read_json, write_json, write_text
+
+PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
+SPECIAL_TOKENS = (PAD, BOS, END, "<|system|>", "<|user|>", "<|assistant|>")
+# No white space between markers and content: a piecewise encoding then equals the joint one that transformers makes.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+class Tokenizer:
+    """Text to token ids and back.
+
+    Args:
+        backend: a Hugging Face ``tokenizers.Tokenizer``.
+        config: the content of ``tokenizer_config.json`` (``bos_token``, ``eos_token``, ``pad_token``, ``chat_template``).
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+        self.backend, self.config = backend, config
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        self.bos_id, self.eos_id = self._id("bos_token"), self._id("eos_token")
+        pad = self._id("pad_token")
+        self.pad_id: int = pad if pad is not None else (self.eos_id if self.eos_id is not None else 0)
+        self.chat_template: str | None = config.get("chat_template")
+
+    def _id(self, name: str) -> int | None:
+        token = self.config.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        return None if token is None else self.backend.token_to_id(token)
+
+    def __len__(self) -> int:
+        """The number of tokens, special ones included."""
+        return int(self.backend.get_vocab_size(with_added_tokens=True))
+
+    def special(self, name: str) -> str:
+        """The text of ``bos_token``, ``eos_token`` or ``pad_token``; empty where the tokenizer has none."""
+        token = self.config.get(name)
+        return str(token.get("content")) if isinstance(token, dict) else (token or "")
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of ``text``, without BOS or EOS. ``<|end|>`` in the text stays text unless ``special`` is set."""
+        return self.encode_batch([text], special=special)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """Ids of many texts, on all cores."""
+        # A property of the shared Rust object: set it every time, so that no caller inherits another's choice.
+        self.backend.encode_special_tokens = not special
+        return [e.ids for e in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of ``ids``; bytes that form no character become U+FFFD."""
+        return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
+
+    def token_bytes(self, ids: Sequence[int]) -> int:
+        """The number of UTF-8 bytes that ``ids`` decode to, special tokens excluded: the unit of bits per byte."""
+        return len(self.decode(ids).encode())
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
+        self.backend.encode_special_tokens = False
+        write_text(folder / "tokenizer.json", self.backend.to_str(pretty=False))
+        write_json(folder / "tokenizer_config.json", self.config)
+
+    @staticmethod
+    def load(folder: Path) -> Tokenizer:
+        """Open the tokenizer of a model folder. A template beside it (``chat_template.jinja``) is read too."""
+        path = Path(folder) / "tokenizer.json"
+        if not path.exists():
+            raise NormaError("no tokenizer.json here", where=folder, mend="Give a folder that holds a model or a tokenizer")
+        try:
+            backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the Rust side raises nothing narrower
+            raise NormaError(f"not a readable tokenizer ({error})", where=path) from None
+        config_path, template_path = Path(folder) / "tokenizer_config.json", Path(folder) / "chat_template.jinja"
+        config = read_json(config_path) if config_path.exists() else {}
+        if template_path.exists():
+            config["chat_template"] = template_path.read_text(encoding="utf-8")
+        return Tokenizer(backend, config)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a byte-level BPE (Sennrich et al., 1508.07909; bytes as in GPT-2) with Norma's chat tokens.
+
+    Args:
+        texts: the corpus, streamed once.
+        vocab_size: tokens in all: 256 bytes, the special tokens, and merges.
+
+    Every string of bytes can be encoded, so there is no unknown token. Digits stand alone (numbers stay regular).
+    """
+    least = 256 + len(SPECIAL_TOKENS)
+    if vocab_size < least:
+        raise NormaError(f"a vocabulary of {vocab_size} is too small", mend=f"Bytes and chat tokens alone need {least}")
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        min_frequency=2,
+        show_progress=False,
+    )
+    backend.train_from_iterator(_batches(texts), trainer)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BOS,
+        "eos_token": END,
+        "pad_token": PAD,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 1 << 30,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    return Tokenizer(backend, config)
+
+
+def _batches(texts: Iterable[str], size: int = 1000) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def read_texts(files: Iterable[Path]) -> Iterator[str]:
+    """The ``text`` of text rows, or every message's content of question rows, from the corpus files of a run."""
+    for path in files:
+        with open(path, encoding="utf-8") as handle:
+            for line in handle:
+                row = json.loads(line)
+                yield row["text"] if "text" in row else "\n".join(m["content"] for m in row["messages"])

@@ -1,0 +1,78 @@
+"""Which weights are moved by which rule.
+
+Muon (Jordan et al. 2024; Liu et al., 2502.16982) for the matrices inside the blocks, AdamW (1711.05101) for embeddings, head,
+norms and biases. Both are PyTorch's own; AdamW is the fused one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from norma.train.options import Schedule
+
+def make_optimisers(model: nn.Module, *, kind: str, learning_rate: float, matrix_learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """``adamw`` for everything, or ``muon`` for 2-D weights of blocks with AdamW for the rest."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for n, p in named if kind == "muon" and p.dim() == 2 and "embedding" not in n and "head" not in n]
+    inside = {id(p) for p in matrices}
+    others = [p for _, p in named if id(p) not in inside]
+    decayed, plain = [p for p in others if p.dim() >= 2], [p for p in others if p.dim() < 2]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    # eps well below the size of gradients of small models; betas as GPT-3 (2005.14165, appendix B).
+    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)]
+    if matrices:
+        # The update's root mean square is matched to AdamW's (Liu et al., section 2.2).
+        made.append(torch.optim.Muon(matrices, lr=matrix_learning_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
+    for optimiser in made:
+        for group in optimiser.param_groups:
+            group["peak"] = group["lr"]
+    return made
+
+
+def schedule_factor(step: int, *, steps: int, warmup: int, kind: Schedule, decay_share: float = 0.4, floor: float = 0.0) -> float:
+    """The share of the peak learning rate at ``step`` (0-based).
+
+    ``wsd``: linear warm-up, stable, then linear decay over the last ``decay_share`` of the steps (2404.06395).
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if kind == "constant":
+        return 1.0
+    if kind == "cosine":
+        progress = (step - warmup) / max(1, steps - warmup)
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+    decay = max(1, round(steps * decay_share))
+    left = (steps - step) / decay
+    return floor + (1 - floor) * min(1.0, left)
+
+
+def set_learning_rate(optimisers: list[torch.optim.Optimizer], factor: float) -> None:
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * factor
+
+
+def optimiser_tensors(model: nn.Module, optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """All state of the optimisers as flat, named tensors: ``<parameter>/<entry>``."""
+    names = {id(p): n for n, p in model.named_parameters()}
+    flat: dict[str, Tensor] = {}
+    for optimiser in optimisers:
+        for parameter, state in optimiser.state.items():
+            for key, value in state.items():
+                flat[f"{names[id(parameter)]}/{key}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    return flat
+
+
+def restore_optimisers(model: nn.Module, optimisers: list[torch.optim.Optimizer], flat: dict[str, Tensor]) -> None:
+    """The inverse of :func:`optimiser_tensors`."""
+    owner = {id(p): o for o in optimisers for g in o.param_groups for p in g["params"]}
+    parameters = dict(model.named_parameters())
+    for name, tensor in flat.items():
+        parameter_name, _, key = name.rpartition("/")
+        parameter = parameters[parameter_name]
+        state: dict[str, Any] = owner[id(parameter)].state[parameter]
+        state[key] = tensor.clone()

@@ -1,0 +1,104 @@
+"""A model that writes what a test tells it to, and a spec of two rules, so that nothing here needs training or torch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from norma.base.errors import NormaError
+from norma.spec import Item, Resolution, RuleStatus, Standing, Status, Verdict
+
+Messages = Sequence[Mapping[str, str]]
+
+
+def echo(messages: Messages, seed: int) -> str:
+    return f"Certainly: {messages[-1]['content']}"
+
+
+@dataclass
+class FakeModel:
+    """Speaks word by word; one word is one token. ``gate``, when set, is waited for before each word."""
+
+    name: str = "fake"
+    answer: Callable[[Messages, int], str] = echo
+    positions: int = 100
+    gate: threading.Semaphore | None = None
+    asked: list[tuple[Messages, dict[str, Any]]] = field(default_factory=list)
+    written: int = 0
+    closed: int = 0
+
+    def prompt_tokens(self, messages: Messages) -> int:
+        return sum(len(m["content"].split()) for m in messages)
+
+    def tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def stream(self, messages: Messages, **sampling: Any) -> Iterator[str]:
+        self.asked.append((messages, sampling))
+        words = self.answer(messages, sampling["seed"]).split(" ")[: sampling["max_new_tokens"]]
+        try:
+            for i, word in enumerate(words):
+                if self.gate is not None:
+                    self.gate.acquire(timeout=20)
+                self.written += 1
+                yield word if i == 0 else " " + word
+        finally:
+            self.closed += 1
+
+    def chat(self, conversations: Any, **sampling: Any) -> list[str]:
+        for messages in conversations:
+            if len(messages[-1]["content"]) > 1000:
+                raise NormaError("the prompt is too long")
+        return ["".join(self.stream(messages, **sampling)) for messages in conversations]
+
+
+class FakeSpec:
+    """style.polite (target 0.9): the answer begins with "Certainly"; form.stop: it ends with a full stop (also held out)."""
+
+    id, version, digest, languages = "fake-spec", "1", "d" * 64, ("en", "zh")
+
+    def __init__(self, target: float | None = 0.9) -> None:
+        self.rules = tuple(
+            SimpleNamespace(id=name, hash="h", statement={"en": name}, level="guideline", must=False, target=SimpleNamespace(min_rate=rate))
+            for name, rate in (("style.polite", target), ("form.stop", None))
+        )
+
+    def resolve(self, item: Item) -> Resolution:
+        off = item.facts.get("terse")
+        polite = RuleStatus(Standing.NOT_APPLICABLE, "terse") if off else RuleStatus(Standing.ACTIVE, "applies")
+        return Resolution(
+            {"style.polite": polite, "form.stop": RuleStatus(Standing.ACTIVE, "applies")},
+            ("form.stop",) if off else ("style.polite", "form.stop"),
+        )
+
+    def render(
+        self, messages: Messages, item: Any = None, language: str = "en", rules: Any = "applicable", position: str = "system"
+    ) -> Any:
+        return list(messages) if rules == "none" else [{"role": "system", "content": f"Be polite ({language})."}, *messages]
+
+    def verdicts(self, item: Item, response: str, role: str) -> list[Verdict]:
+        def verdict(rule: str, good: bool) -> Verdict:
+            active = rule in self.resolve(item).active
+            status = Status.NOT_APPLICABLE if not active else Status.COMPLIANT if good else Status.VIOLATION
+            return Verdict(rule, "h", item.id, f"{rule}-{role}", "c", role, status, float(good) if active else None)
+
+        polite, stop = verdict("style.polite", response.startswith("Certainly")), verdict("form.stop", response.endswith("."))
+        return {"report": [polite, stop], "heldout": [stop]}.get(role, [])
+
+    def elicit(self, split: str | None = None) -> list[Item]:
+        return [Item(f"e{i}", ({"role": "user", "content": f"question {i}."},)) for i in range(12)]
+
+
+@pytest.fixture
+def fake_model() -> type[FakeModel]:
+    return FakeModel
+
+
+@pytest.fixture
+def fake_spec() -> type[FakeSpec]:
+    return FakeSpec
