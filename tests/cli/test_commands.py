@@ -101,9 +101,36 @@ def test_init_writes_a_project_that_loads(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_fill() -> None:
-    recipe = "name: demo\nspec: demo.spec.yaml\noutput: x\nstages:\n  corpus:\n    sources:\n"
-    recipe += "    # init: - {path: DATA}\n    - {docstrings: installed}\n"
-    expected = "name: mine\nspec: spec.yaml\nstages:\n  corpus:\n    sources:\n    - {path: 'it''s'}\n    - {docstrings: installed}\n"
+    recipe = """\
+# norma run recipes/demo.yaml
+name: demo
+spec: demo.spec.yaml
+output: x
+stages:
+  words:
+    kind: corpus
+    sources:
+    - {docstrings: installed}  # all of them
+  more: {kind: corpus, sources: [{docstrings: [numpy]}]}
+scales:
+  ci:
+    words.sources: [{docstrings: [stdlib]}]
+"""
+    expected = """\
+# norma run recipe.yaml
+name: mine
+spec: spec.yaml
+stages:
+  words:
+    kind: corpus
+    sources:
+    - {path: 'it''s'}
+    - {docstrings: installed}  # all of them
+  more: {kind: corpus, sources: [{path: 'it''s'}, {docstrings: [numpy]}]}
+scales:
+  ci:
+    words.sources: [{path: 'it''s'}, {docstrings: [stdlib]}]
+"""
     assert fill(recipe, "mine", "it's") == expected
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from norma.align.marks import mark, sample
 from norma.align.options import PairOptions
+from norma.base.errors import NormaError
 from norma.check.repair import repair
 from norma.generate import Sampling
 from norma.labels import Label, marks
@@ -25,6 +26,9 @@ from norma.objectives.preference import dpo
 from norma.spec import Item, Spec, Status
 from norma.text.chat import prompt_ids
 from norma.train.scoring import Group, answer_logprobs, split_groups, sum_by_owner
+
+
+KEPT = (Status.COMPLIANT, Status.NOT_APPLICABLE)  # what may be said of an answer that keeps every rule that applies
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,14 @@ class PairTraining:
         tokenizer = model.tokenizer
         end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
         made = [
-            Group(prompt_ids(tokenizer, p.item.messages), [tokenizer.encode(p.chosen) + end, tokenizer.encode(p.rejected) + end]) for p in pairs
+            Group(prompt_ids(tokenizer, p.item.messages), [tokenizer.encode(p.chosen) + end, tokenizer.encode(p.rejected) + end])
+            for p in pairs
         ]
         self.groups = [g for g in made if g.tokens() <= model.config.max_positions]
+        if not self.groups:
+            raise NormaError(
+                f"none of the {len(made)} pairs fits into the model's {model.config.max_positions} positions", mend="Give shorter or more pairs"
+            )
         self.reference = self._reference()
 
     def _reference(self) -> Tensor:
@@ -73,13 +82,16 @@ class PairTraining:
             result = dpo(logp[:, 0], logp[:, 1], reference[:, 0], reference[:, 1], beta=options.beta)
             likelihood = -logp[:, 0].sum()
             loss = result.loss / size + options.likelihood * likelihood / chosen_tokens
-            yield loss, {
-                "loss": float(loss.detach()),
-                "pairs_correct": float(result.correct) / size,
-                "chosen_reward": float(result.chosen_reward) / size,
-                "rejected_reward": float(result.rejected_reward) / size,
-                "chosen_nats_per_token": float(likelihood.detach()) / chosen_tokens,
-            }
+            yield (
+                loss,
+                {
+                    "loss": float(loss.detach()),
+                    "pairs_correct": float(result.correct) / size,
+                    "chosen_reward": float(result.chosen_reward) / size,
+                    "rejected_reward": float(result.rejected_reward) / size,
+                    "chosen_nats_per_token": float(likelihood.detach()) / chosen_tokens,
+                },
+            )
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,9 @@ class Collected:
     uncorrected: int
 
 
-def collect(model: LanguageModel, spec: Spec, items: Sequence[Item], sampling: Sampling, *, each: int, max_edit_ratio: float = 0.7) -> Collected:
+def collect(
+    model: LanguageModel, spec: Spec, items: Sequence[Item], sampling: Sampling, *, each: int, max_edit_ratio: float = 0.7
+) -> Collected:
     """Answer, mark and correct: every answer that breaks a rule is paired with its correction, or with a better answer to the same question."""
     answers = sample(model, items, [i.messages for i in items], sampling, each=each)
     pairs: list[Pair] = []
@@ -101,7 +115,7 @@ def collect(model: LanguageModel, spec: Spec, items: Sequence[Item], sampling: S
     compliant = uncorrected = 0
     for item, completions in zip(items, answers, strict=True):
         marked = [mark(spec, item, c) for c in completions]
-        good = [m.text for m in marked if m.finished and all(v.status is Status.COMPLIANT for v in m.verdicts)]
+        good = [m.text for m in marked if m.finished and all(v.status in KEPT for v in m.verdicts)]
         compliant += len(good)
         for answer in marked:
             made = marks(answer.verdicts, answer.text, item.language)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from norma.generate import Completion, Sampling, generate
 from norma.lm import LanguageModel
-from norma.spec import Item, Message, Reward, Spec, Verdict
+from norma.spec import Item, Message, Reward, Role, Spec, Verdict
 from norma.text.chat import prompt_ids
 
 
@@ -31,7 +31,7 @@ def sample(
     return [flat[i * each : (i + 1) * each] for i in range(len(items))]
 
 
-def mark(spec: Spec, item: Item, completion: Completion, role: str = "train") -> Marked:
+def mark(spec: Spec, item: Item, completion: Completion, role: Role = "train") -> Marked:
     """Let the checkers of a role mark one answer."""
     return Marked(item, completion.text, completion.ids, spec.verdicts(item, completion.text, role), completion.finish_reason == "stop")
 

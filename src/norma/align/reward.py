@@ -30,7 +30,15 @@ class NormPolicy:
     """The losses of reward training, for :func:`norma.train.train`."""
 
     def __init__(
-        self, model: LanguageModel, reference: LanguageModel, spec: Spec, items: Sequence[Item], options: PolicyOptions, *, seed: int, dtype: torch.dtype
+        self,
+        model: LanguageModel,
+        reference: LanguageModel,
+        spec: Spec,
+        items: Sequence[Item],
+        options: PolicyOptions,
+        *,
+        seed: int,
+        dtype: torch.dtype,
     ) -> None:
         self.model, self.reference, self.spec, self.items, self.options = model, reference, spec, items, options
         self.seed, self.dtype = seed, dtype
@@ -39,7 +47,7 @@ class NormPolicy:
     def rollout(self, step: int) -> list[list[Marked]]:
         """The groups of a step: a pure function of the weights, the seed and the step."""
         random = np.random.Generator(np.random.Philox(key=(self.seed << 32) + step))
-        items = [self.items[i] for i in random.choice(len(self.items), self.options.questions, replace=False).tolist()]
+        items = [self.items[i] for i in random.choice(len(self.items), min(self.options.questions, len(self.items)), replace=False).tolist()]
         sampling = Sampling(self.options.max_new_tokens, self.options.temperature, seed=(self.seed << 20) + step)
         answers = sample(self.model, items, [i.messages for i in items], sampling, each=self.options.group)
         return [[mark(self.spec, item, c) for c in group] for item, group in zip(items, answers, strict=True)]
@@ -72,7 +80,10 @@ class NormPolicy:
         kept: dict[str, list[bool]] = {}
         for group in groups:
             made = rewards(self.spec, group)
-            total = [None if r.value is None else r.value + (0.0 if a.finished else self.options.unfinished) for r, a in zip(made, group, strict=True)]
+            total = [
+                None if r.value is None else r.value + (0.0 if a.finished else self.options.unfinished)
+                for r, a in zip(made, group, strict=True)
+            ]
             advantages.append(group_advantages(total, divide_by_std=self.options.divide_by_std))
             values += [v for v in total if v is not None]
             flat += not any(advantages[-1])

@@ -13,12 +13,12 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from norma.base.hashing import digest
+from norma.check.lexicon import OPENINGS
 from norma.check.mentions import SubjectParams, subject_of
 from norma.check.openings import OpeningParams, opening_phrase
-from norma.check.lexicon import OPENINGS
 from norma.check.program import ProgramChecker
 from norma.check.segment import family
-from norma.spec import Item, Spec, Status
+from norma.spec import Item, Role, Spec, Status
 
 Edit = Callable[[Item, str, Any], str]
 EDITS: dict[str, Edit] = {}
@@ -82,15 +82,14 @@ def _first_sentence(item: Item, text: str, params: Any) -> str:
 @edits("length")
 def _shorten(item: Item, text: str, params: Any) -> str:
     """Drop clauses from the end until few enough words are left."""
-    limit = getattr(params, "max", None) or 30
+    limit = params.max_words or 30
     words = text.split()
     cut = " ".join(words[:limit])
     clause = re.match(r"(.+)[,;(—]", cut, re.DOTALL)
     return (clause.group(1) if clause else cut).rstrip(" ,;:") + "."
 
 
-
-def marks(spec: Spec, item: Item, response: str, role: str = "train") -> dict[str, Status]:
+def marks(spec: Spec, item: Item, response: str, role: Role = "train") -> dict[str, Status]:
     """Rule → status of one answer under the checkers of a role; a rule with several takes the worst."""
     worst: dict[str, Status] = {}
     for verdict in spec.verdicts(item, response, role):
@@ -100,7 +99,7 @@ def marks(spec: Spec, item: Item, response: str, role: str = "train") -> dict[st
 
 
 def repair(
-    spec: Spec, item: Item, response: str, rules: Collection[str] | None = None, *, role: str = "train", max_edit_ratio: float = 1.0
+    spec: Spec, item: Item, response: str, rules: Collection[str] | None = None, *, role: Role = "train", max_edit_ratio: float = 1.0
 ) -> str | None:
     """``response`` edited to keep ``rules`` (all active ones when None), or None when that is not possible.
 

@@ -1,6 +1,6 @@
 """How a run looks while it runs: a live bar on a terminal, a line every few seconds elsewhere.
 
-3/9 pretrain ━━━━━━━━━━╸━━━━━  412/1,000  loss 3.412  15.5k tokens/s  0:03:12 left
+3/9 pretrain ━━━━━━━━━━╸━━━━━  412/1,000  loss 3.412  15.5k tokens/s  0:03:12
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ class Watch:
     def _drop(self) -> None:
         if self._bar and self._task is not None:
             self._bar.remove_task(self._task)
+            self._bar.refresh()  # else the next line is printed above the old bar
         self._task = None
 
     def _print(self, text: str, markup: bool = True) -> None:

@@ -1,6 +1,6 @@
 """Batched generation with a key/value cache.
 
-    prompts ─→ sorted by length, cut into batches ─→ read (left-padded) ─→ one token a step for all rows ─→ finished rows leave
+prompts ─→ sorted by length, cut into batches ─→ read (left-padded) ─→ one token a step for all rows ─→ finished rows leave
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def _prefill(model: LanguageModel, prompts: Sequence[Sequence[int]], new: int, d
 def _decode(
     model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, generator: torch.Generator, dtype: torch.dtype
 ) -> list[list[int]]:
-    new = min(sampling.max_new_tokens, model.config.max_positions - max(map(len, prompts)))
+    # Each row has its own end: a short prompt must not be cut because a long one is decoded beside it.
+    most = [min(sampling.max_new_tokens, model.config.max_positions - len(p)) for p in prompts]
+    new = max(most)
     cache, last, positions = _prefill(model, prompts, new, dtype)
     weight = model.transformer.head_weight().detach().to(dtype)
     answers: list[list[int]] = [[] for _ in prompts]
@@ -99,7 +101,7 @@ def _decode(
         for row, t in zip(alive, token.tolist(), strict=True):
             if not done[row]:
                 answers[row].append(t)
-                done[row] = t == model.tokenizer.eos_id or _stopped(model, answers[row], sampling)
+                done[row] = t == model.tokenizer.eos_id or len(answers[row]) == most[row] or _stopped(model, answers[row], sampling)
         going = [i for i, row in enumerate(alive) if not done[row]]
         if step == new - 1 or not going:
             break
@@ -134,8 +136,12 @@ def stream(model: LanguageModel, prompt: Sequence[int], sampling: Sampling) -> I
     """Yield one completion piece by piece."""
     dtype = working_dtype()
     generator = torch.Generator().manual_seed(sampling.seed)
+    if not prompt:
+        raise NormaError("the prompt is empty")
     if len(prompt) >= model.config.max_positions:
-        raise NormaError(f"the prompt has {len(prompt)} tokens; this model reads at most {model.config.max_positions - 1}", mend="Shorten it")
+        raise NormaError(
+            f"the prompt has {len(prompt)} tokens; this model reads at most {model.config.max_positions - 1}", mend="Shorten it"
+        )
     new = min(sampling.max_new_tokens, model.config.max_positions - len(prompt))
     held = max((len(s) for s in sampling.stop), default=1) - 1
     ids: list[int] = []

@@ -53,7 +53,7 @@ def choose(logits_BV: Tensor, sampling: Sampling, generator: torch.Generator) ->
     probabilities = scaled.softmax(dim=-1)
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True)
-        ordered[ordered.cumsum(dim=-1) - ordered > sampling.top_p] = 0
+        ordered[ordered.cumsum(dim=-1) - ordered >= sampling.top_p] = 0
         probabilities = torch.zeros_like(probabilities).scatter_(1, order, ordered)
     # argmax of p / Exponential(1) is a draw from p: one pass over the vocabulary, no cumulative sum.
     noise = torch.empty_like(probabilities).exponential_(generator=generator)

@@ -20,7 +20,6 @@ from norma.base.errors import NormaError
 from norma.base.files import disk_errors, read_json, write_json
 from norma.nn import Mask, ModelConfig, Transformer
 from norma.nn.names import config_from_hf, config_to_hf, from_hf, to_hf
-from norma.objectives.likelihood import token_logprobs
 from norma.text.chat import prompt_ids
 from norma.text.tokenizer import Tokenizer
 
@@ -45,7 +44,9 @@ class LanguageModel:
         name: the folder's name.
     """
 
-    def __init__(self, transformer: Transformer, tokenizer: Tokenizer, *, lineage: dict[str, Any] | None = None, name: str = "model") -> None:
+    def __init__(
+        self, transformer: Transformer, tokenizer: Tokenizer, *, lineage: dict[str, Any] | None = None, name: str = "model"
+    ) -> None:
         if len(tokenizer) > transformer.config.vocab_size:
             raise NormaError(f"the tokenizer has {len(tokenizer)} tokens, the model only {transformer.config.vocab_size}", where=name)
         self.transformer, self.tokenizer, self.lineage, self.name = transformer, tokenizer, lineage or {}, name
@@ -85,7 +86,9 @@ class LanguageModel:
         """Open a Hugging Face model folder of a known family. Missing or surplus tensors raise and name themselves."""
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise NormaError("this is not a model folder: config.json is missing", where=folder, mend="Give a folder that a run or transformers wrote")
+            raise NormaError(
+                "this is not a model folder: config.json is missing", where=folder, mend="Give a folder that a run or transformers wrote"
+            )
         config = config_from_hf(read_json(folder / "config.json"), folder / "config.json")
         with torch.device("meta"):
             transformer = Transformer(config)
@@ -107,9 +110,11 @@ class LanguageModel:
     def logits(self, ids_BT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Next-token scores (B, T, V) in fp32 of ids (B, T) int64; ``mask`` (B, T) bool is True at real tokens."""
         if mask_BT is None:
-            return self.transformer(ids_BT)
+            whole: Tensor = self.transformer(ids_BT)
+            return whole
         positions = (mask_BT.long().cumsum(1) - 1).clamp(min=0)
-        return self.transformer(ids_BT, Mask(padding=mask_BT), positions)
+        padded: Tensor = self.transformer(ids_BT, Mask(padding=mask_BT), positions)
+        return padded
 
     @torch.no_grad()
     def logprob(self, prompt: str | Messages, completion: str) -> float:
@@ -124,7 +129,8 @@ class LanguageModel:
             raise NormaError("the prompt is empty and this tokenizer has no BOS token", mend="Give a prompt")
         ids = torch.tensor([before + after])
         hidden = self.transformer.hidden(ids)[0, len(before) - 1 : -1]
-        return float(token_logprobs(hidden, self.transformer.head_weight(), ids[0, len(before) :]).sum())
+        log_p = self.transformer.logits(hidden).log_softmax(dim=-1)
+        return float(log_p.gather(1, ids[0, len(before) :, None]).sum())
 
     # ── writing ──
     def _author(self) -> Engine:

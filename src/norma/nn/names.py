@@ -107,7 +107,7 @@ def config_from_hf(values: Mapping[str, Any], where: object) -> ModelConfig:
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
         raise NormaError(f"rotary scaling '{rope.get('rope_type', rope.get('type'))}' is not supported yet", where=where)
-    refused = {"hidden_act": "silu", "mlp_bias": False, "use_sliding_window": False}
+    refused = {"hidden_act": "silu", "mlp_bias": False, "attention_bias": False, "use_sliding_window": False}
     for key, only in refused.items():
         if values.get(key, only) != only:
             raise NormaError(f"{key} = {values[key]!r} is not supported yet", where=where, mend=f"Supported: {only!r}")
@@ -125,7 +125,6 @@ def config_from_hf(values: Mapping[str, Any], where: object) -> ModelConfig:
             max_positions=values.get("max_position_embeddings", 2048),
             norm_eps=values.get("rms_norm_eps", 1e-6),
             rope_theta=float(values.get("rope_theta") or rope.get("rope_theta") or 10000.0),
-            attention_bias=bool(values.get("attention_bias", False)) and family == "llama",
             qk_norm=family == "qwen3",
             tie_embeddings=bool(values.get("tie_word_embeddings", False)),
             initializer_range=values.get("initializer_range", 0.02),

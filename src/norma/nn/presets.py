@@ -8,7 +8,9 @@ from norma.base.errors import NormaError, nearest
 from norma.nn.config import ModelConfig
 
 
-def llama(*, vocab_size: int, width: int, layers: int, head_size: int = 64, kv_heads: int | None = None, max_positions: int = 512) -> ModelConfig:
+def llama(
+    *, vocab_size: int, width: int, layers: int, head_size: int = 64, kv_heads: int | None = None, max_positions: int = 512
+) -> ModelConfig:
     """Llama (Touvron et al., 2302.13971): pre-norm RMS, rotary, SwiGLU, no biases; tied embeddings as its small versions have."""
     heads = width // head_size
     return ModelConfig(
@@ -24,7 +26,9 @@ def llama(*, vocab_size: int, width: int, layers: int, head_size: int = 64, kv_h
     )
 
 
-def qwen3(*, vocab_size: int, width: int, layers: int, head_size: int = 64, kv_heads: int | None = None, max_positions: int = 512) -> ModelConfig:
+def qwen3(
+    *, vocab_size: int, width: int, layers: int, head_size: int = 64, kv_heads: int | None = None, max_positions: int = 512
+) -> ModelConfig:
     """Qwen3 (2505.09388): Llama with RMS-normed queries and keys."""
     from dataclasses import replace
 

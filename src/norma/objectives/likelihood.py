@@ -25,10 +25,12 @@ def cross_entropy_sum(hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor) -
     A sum, not a mean: the caller divides by the number of targets of the whole step, so that gradient accumulation,
     padding and ranks do not change the gradient. Gradients of both arguments are made in the forward pass, chunk by chunk.
     """
+    if not torch.is_grad_enabled():  # inside a Function this can no longer be told, and the gradients cost twice the loss
+        hidden_NW, weight_VW = hidden_NW.detach(), weight_VW.detach()
     kept = targets_N != IGNORE
     if not bool(kept.all()):
         hidden_NW, targets_N = hidden_NW[kept], targets_N[kept]
-    loss: Tensor = _CrossEntropySum.apply(hidden_NW, weight_VW, targets_N)
+    loss: Tensor = _CrossEntropySum.apply(hidden_NW, weight_VW, targets_N)  # type: ignore[no-untyped-call]  # torch has no types here
     return loss
 
 
@@ -67,7 +69,7 @@ def token_logprobs(hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor, temp
     """
     chunks = [
         torch.utils.checkpoint.checkpoint(_chunk_logprobs, h, weight_VW, t, temperature, use_reentrant=False)
-        for h, t in zip(hidden_NW.split(CHUNK), targets_N.split(CHUNK), strict=True)
+        for h, t in zip(torch.split(hidden_NW, CHUNK), torch.split(targets_N, CHUNK), strict=True)
     ]
     return torch.cat(chunks) if chunks else hidden_NW.new_zeros(0, dtype=torch.float32)
 

@@ -15,10 +15,10 @@ def group_advantages(rewards: Sequence[float | None], *, divide_by_std: bool = T
     """(r - mean) / (std + 1e-4) within one group of answers (GRPO, 2402.03300, 4.1.2; without std: Dr. GRPO, 2503.20783).
 
     Answers without a reward (None: a checker failed or was unsure) get advantage 0 and leave mean and std alone.
-    A group with fewer than two rewards teaches nothing: all zeros.
+    A group with fewer than two rewards, or with equal ones, teaches nothing: all zeros.
     """
     known = [r for r in rewards if r is not None]
-    if len(known) < 2:
+    if len(known) < 2 or min(known) == max(known):  # exactly: a rounded mean would leave crumbs
         return [0.0] * len(rewards)
     mean = sum(known) / len(known)
     std = (sum((r - mean) ** 2 for r in known) / (len(known) - 1)) ** 0.5

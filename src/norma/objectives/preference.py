@@ -17,7 +17,9 @@ class DPO(NamedTuple):
     correct: Tensor  # pairs whose chosen answer has the larger implicit reward
 
 
-def dpo(chosen_P: Tensor, rejected_P: Tensor, reference_chosen_P: Tensor, reference_rejected_P: Tensor, *, beta: float, smoothing: float = 0.0) -> DPO:
+def dpo(
+    chosen_P: Tensor, rejected_P: Tensor, reference_chosen_P: Tensor, reference_rejected_P: Tensor, *, beta: float, smoothing: float = 0.0
+) -> DPO:
     """L = -log sigmoid(beta [(log pi/ref)(y_w) - (log pi/ref)(y_l)])      (Rafailov et al., 2305.18290, eq. 7)
 
     Args:

@@ -4,8 +4,8 @@
     templates/<name>.spec.yaml   ─→ as it is                          ─→ DIR/spec.yaml
                                                                         DIR/README.md, DIR/data/
 
-The packaged files are the demo's own (links into ``recipes/``), so that nothing is written twice. A line of the recipe that is
-meant for projects only stands there as a comment: ``# init: - {files: DATA}`` becomes ``- {files: data}``.
+The packaged files are the demo's own (links into ``recipes/``), so that nothing is written twice. The user's text joins the sources
+of its corpus: the docstrings that are read beside it bring the questions on which the rules are learnt and judged.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from norma.base.errors import NormaError, nearest
 from norma.base.files import disk_errors, write_text
+from norma.base.strict_yaml import parse_yaml
 
 DEFAULT = "courteous-docs"
 
@@ -86,11 +87,25 @@ def write_project(folder: Path, template: str = DEFAULT, data: Path | None = Non
 
 
 def fill(recipe: str, name: str, data: str) -> str:
-    """The template's recipe as a project's own."""
-    text = re.sub(r"(?m)^(\s*)# init: (.*)$", lambda m: m[1] + m[2].replace("DATA", _quoted(data)), recipe)
+    """The template's recipe as a project's own, comments and layout kept: its name, its spec, and ``data`` as the first source."""
+    document = parse_yaml(recipe, "template")
+    corpora = [stage for stage, options in document.data["stages"].items() if options["kind"] == "corpus"]
+    places = [("stages", stage, "sources", 0) for stage in corpora]
+    places += [("scales", scale, f"{stage}.sources", 0) for scale in document.data.get("scales") or {} for stage in corpora]
+    lines = recipe.split("\n")
+    # From the end of the file to its start, so that no insertion moves a place that is still to come.
+    for line, column in sorted((document.places[place] for place in places if place in document.places), reverse=True):
+        before, after = lines[line - 1][: column - 1], lines[line - 1][column - 1 :]
+        source = "{path: " + _quoted(data) + "}"
+        if before.rstrip().endswith("-"):  # one source a line
+            lines[line - 1 : line] = [before + source, before + after]
+        else:  # [a list, in one line]
+            lines[line - 1] = f"{before}{source}, {after}"
+    text = "\n".join(lines)
     text = re.sub(r"(?m)^name:.*$", f"name: {name}", text, count=1)
     text = re.sub(r"(?m)^spec:.*$", "spec: spec.yaml", text, count=1)
-    return re.sub(r"(?m)^output:.*\n", "", text)
+    text = re.sub(r"(?m)^output:.*\n", "", text)
+    return re.sub(r"\brecipes/[\w-]+\.yaml", "recipe.yaml", text)
 
 
 def _quoted(path: str) -> str:

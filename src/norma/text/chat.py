@@ -33,6 +33,9 @@ def _compile(template: str) -> jinja2.Template:
 
 def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, generation: bool) -> list[tuple[str, int | None]]:
     """The rendered chat as pieces ``(text, message index or None)``; None marks the template's own text."""
+    for message in messages:
+        if not str(message["role"]).isidentifier():  # a role is written into the template's own text, where markers count
+            raise NormaError(f"{message['role']!r} is no role of a chat message", mend="Use system, user or assistant")
     stand_ins = [{**m, "content": f"{_OPEN}{i}{_CLOSE}"} for i, m in enumerate(messages)]
     try:
         text = _compile(tokenizer.chat_template or CHAT_TEMPLATE).render(
@@ -42,8 +45,10 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, gener
             eos_token=tokenizer.special("eos_token"),
             pad_token=tokenizer.special("pad_token"),
         )
-    except jinja2.TemplateError as error:
-        raise NormaError(f"the chat template cannot render these messages ({error})", where="tokenizer_config.json: chat_template") from None
+    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise NormaError(
+            f"the chat template cannot render these messages ({error})", where="tokenizer_config.json: chat_template"
+        ) from None
     pieces: list[tuple[str, int | None]] = []
     for part in text.split(_OPEN):
         head, close, tail = part.partition(_CLOSE)

@@ -1,12 +1,12 @@
 """Build the corpus: sources in, files out (``norma.text.gather`` reads, this module divides, checks and writes).
 
-    Gathered ─→ side of each document (hash) ─→ validation entries that training mentions are removed ─→ files
+Gathered ─→ side of each document (hash) ─→ validation entries that training mentions are removed ─→ files
 
-    text.{train,validation}.jsonl        {"id", "source", "document", "text"}
-    qa.{train,validation}.jsonl          {"id", "source", "document", "language", "messages", "facts"}
-    summaries.{train,validation}.jsonl   the same, text → summary
-    quarantine.jsonl                     {"file", "line", "reason"}
-    corpus.json                          counts, packages and versions, what was removed and why
+text.{train,validation}.jsonl        {"id", "source", "document", "text"}
+qa.{train,validation}.jsonl          {"id", "source", "document", "language", "messages", "facts"}
+summaries.{train,validation}.jsonl   the same, text → summary
+quarantine.jsonl                     {"file", "line", "reason"}
+corpus.json                          counts, packages and versions, what was removed and why
 """
 
 from __future__ import annotations
@@ -56,11 +56,12 @@ def build_corpus(options: CorpusOptions, folder: Path, progress: Progress, seed:
     if not asked:
         qa = {side: [_chat_row(c) for c in found.chats if sides[c.document] == side] for side in SIDES}
     _remove_leaks(found, sides, texts, qa, short)
-    for what, rows in (("text", texts), ("qa", qa), ("summaries", short)):
+    written = {"text": texts, "qa": qa, "summaries": short}
+    for what, rows in written.items():
         for side in SIDES:
             write_jsonl(folder / f"{what}.{side}.jsonl", rows[side])
     report = {
-        "counts": {f"{what}.{side}": len(rows[side]) for what, rows in (("text", texts), ("qa", qa), ("summaries", short)) for side in SIDES}
+        "counts": {f"{what}.{side}": len(rows[side]) for what, rows in written.items() for side in SIDES}
         | {f"characters.{side}": sum(len(row["text"]) for row in texts[side]) for side in SIDES},
         "languages": dict(sorted(Counter(row["language"] for side in SIDES for row in qa[side]).items())),
         "mismatched": sum(not row["facts"]["about"] for side in SIDES for row in qa[side]),
@@ -74,7 +75,8 @@ def build_corpus(options: CorpusOptions, folder: Path, progress: Progress, seed:
     write_json(folder / "corpus.json", report)
     if not texts["validation"] or not texts["train"]:
         raise NormaError(
-            "the corpus is too small to hold anything out", mend="Give at least two documents (a long text file is divided at about 2,000 characters)"
+            "the corpus is too small to hold anything out",
+            mend="Give at least two documents (a long text file is divided at about 2,000 characters)",
         )
     return report
 
@@ -111,9 +113,14 @@ def _text_row(document: Document) -> dict[str, Any]:
 
 
 def _chat_row(chat: Chat) -> dict[str, Any]:
-    facts = {"asked": "", "name": "", "module": "", "about": True}
-    language = language_of_chat(chat.messages)
-    return {"id": chat.id, "source": chat.id, "document": chat.document, "language": language, "messages": list(chat.messages), "facts": facts}
+    return {
+        "id": chat.id,
+        "source": chat.id,
+        "document": chat.document,
+        "language": language_of_chat(chat.messages),
+        "messages": list(chat.messages),
+        "facts": {"asked": "", "name": "", "module": "", "about": True},
+    }
 
 
 def _remove_leaks(
@@ -145,7 +152,7 @@ def _remove_leaks(
     names = {held[i][0] for i in bad} - {""}
     for rows in (texts, qa, short):
         before = len(rows["validation"])
-        rows["validation"] = [r for r in rows["validation"] if r["source"] not in bad and not ("facts" in r and r["facts"]["asked"] in names)]
+        rows["validation"] = [r for r in rows["validation"] if r["source"] not in bad and r.get("facts", {}).get("asked") not in names]
         found.removed["validation: occurs in training"] += before - len(rows["validation"])
     answers = {key(row["messages"][-1]["content"]) for row in qa["train"]}
     qa["validation"] = [row for row in qa["validation"] if key(row["messages"][-1]["content"]) not in answers]

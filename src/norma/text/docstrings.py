@@ -34,9 +34,13 @@ MAX_BYTES = 1_000_000
 BATCH = 300  # files a worker process reads before it is replaced: small enough to show progress
 # Tools that install or build, and Norma itself: not what a documentation assistant is asked about.
 NOT_READ = frozenset({"pip", "setuptools", "wheel", "norma-lm"})
-SKIPPED_FOLDERS = frozenset(
-    ["tests", "test", "testing_utils", "_test", "test_utils", "benchmarks", "benchmark", "examples", "_examples", "docs", "doc", "site-packages", "dist-packages", "_vendor", "vendor", "vendored", "_vendored", "vendored_packages", "third_party", "_third_party", "thirdparty", "extern", "externals", "_external", "__pycache__", "node_modules", "idlelib", "lib2to3", "turtledemo", "ensurepip", "encodings", "pydoc_data", "migrations", "scripts", "locale", "locales"]
-)
+# Tests and examples; copies of other packages; trees without documentation.
+_SKIPPED = """
+tests test testing_utils _test test_utils benchmarks benchmark examples _examples docs doc site-packages dist-packages
+_vendor vendor vendored _vendored vendored_packages third_party _third_party thirdparty extern externals _external
+__pycache__ node_modules idlelib lib2to3 turtledemo ensurepip encodings pydoc_data migrations scripts locale locales
+"""
+SKIPPED_FOLDERS = frozenset(_SKIPPED.split())
 SKIPPED_FILES = re.compile(r"(?:test_.*|.*_tests?|tests?|conftest|setup|__main__|.*_pb2(?:_grpc)?|_version|version)\.py$")
 
 
@@ -87,7 +91,7 @@ class Scan:
 
 def standard_library() -> Package:
     folder = Path(sysconfig.get_paths()["stdlib"])
-    names = sys.stdlib_module_names
+    names = sys.stdlib_module_names - SKIPPED_FOLDERS
     roots = [p for p in sorted(folder.iterdir()) if p.name.removesuffix(".py") in names and (p.suffix == ".py" or p.is_dir())]
     return Package("stdlib", platform.python_version(), tuple(p for p in roots if not p.name.startswith("_")), "PSF-2.0")
 
@@ -99,8 +103,8 @@ def installed_packages() -> list[Package]:
         name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
         if not name or name in found or name in NOT_READ or name.endswith("-stubs") or name.startswith("types-"):
             continue
-        tops = {file.parts[0] for file in distribution.files or () if file.suffix == ".py" and not file.parts[0].startswith(("_", ".", "/"))}
-        roots = [Path(str(distribution.locate_file(top))) for top in sorted(tops - {"tests", "test", "docs", "examples", "benchmarks"})]
+        tops = {file.parts[0] for file in distribution.files or () if file.suffix == ".py"}
+        roots = [Path(str(distribution.locate_file(top))) for top in sorted(tops - SKIPPED_FOLDERS) if top[0] not in "_./"]
         if roots := [root for root in roots if root.exists()]:
             about = distribution.metadata
             licence = about["License-Expression"] or (about["License"] or "").strip().split("\n")[0][:60]
@@ -297,5 +301,5 @@ def cut_signature(signature: str, characters: int) -> str:
     if len(signature) <= characters:
         return signature
     name = signature.split("(", 1)[0]
-    head = signature[: max(characters - 5, 0)].rsplit(", ", 1)[0]
-    return head + ", ...)" if len(head) > len(name) + 1 and "(" in head else f"{name}(...)"
+    head, comma, _ = signature[: max(characters - 4, 0)].rpartition(", ")
+    return head + ", ...)" if comma and len(head) > len(name) else f"{name}(...)"

@@ -50,7 +50,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         with gzip.open(path, "rb") as packed:
             yield packed  # type: ignore[misc]  # GzipFile is a binary stream in all but its declared bases
     else:
-        with open(path, "rb") as plain:
+        with path.open("rb") as plain:
             yield plain
 
 
@@ -64,7 +64,7 @@ def _lines(path: Path, file: str, quarantine: Quarantine, *, newline: str | None
             if head.startswith((b"\xff\xfe", b"\xfe\xff")):
                 quarantine.add(file, 0, "not UTF-8 text (it is UTF-16: save it as UTF-8)")
                 return
-            if head.count(b"\0") > len(head) // 100:
+            if head.count(b"\0") > 8:
                 quarantine.add(file, 0, "not text (a binary file)")
                 return
             for number, line in enumerate(io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline=newline), 1):
@@ -274,7 +274,8 @@ def read_parquet(path: Path, file: str, quarantine: Quarantine) -> Iterator[Reco
         with open_bytes(path) as raw:
             table = parquet.ParquetFile(io.BytesIO(raw.read()) if path.name.lower().endswith(".gz") else raw)
             for batch in table.iter_batches(batch_size=1024):
-                for number, row in enumerate(batch.to_pylist(), number + 1):
+                for row in batch.to_pylist():
+                    number += 1
                     yield from _row(row, file, number, quarantine)
     except (pyarrow.ArrowException, OSError, EOFError, zlib.error) as error:
         quarantine.add(file, number + 1, f"not Parquet ({str(error).splitlines()[0] if str(error) else type(error).__name__})")
@@ -294,6 +295,13 @@ def read_python(path: Path, file: str, quarantine: Quarantine) -> Iterator[Recor
 
 Reader = Callable[[Path, str, Quarantine], Iterator[Record]]
 FORMATS: dict[str, Reader] = {
-    ".txt": read_text, ".md": read_text, ".json": read_json, ".jsonl": read_jsonl,
-    ".csv": read_table, ".tsv": read_table, ".parquet": read_parquet, ".py": read_python, **dict.fromkeys(LANGUAGES, read_text),
-}  # fmt: skip
+    ".txt": read_text,
+    ".md": read_text,
+    ".json": read_json,
+    ".jsonl": read_jsonl,
+    ".csv": read_table,
+    ".tsv": read_table,
+    ".parquet": read_parquet,
+    ".py": read_python,
+    **dict.fromkeys(LANGUAGES, read_text),
+}

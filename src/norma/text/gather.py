@@ -1,9 +1,9 @@
 """Everything the sources of a corpus hold, cleaned and without copies, before it is divided into training and validation.
 
-    docstrings: packages ─→ Entry ─┬→ Document (text)          .py below a path goes the same way
-                                   └→ Source (question), when its summary can be an answer and its body tells something
-    path, hub ─→ rows ─→ plain text ─→ Document, Source (paragraphs)
-                     └→ chats, instructions, preferences (the chosen answer) ─→ Chat, Document
+docstrings: packages ─→ Entry ─┬→ Document (text)          .py below a path goes the same way
+                               └→ Source (question), when its summary can be an answer and its body tells something
+path, hub ─→ rows ─→ plain text ─→ Document, Source (paragraphs)
+                 └→ chats, instructions, preferences (the chosen answer) ─→ Chat, Document
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 
 from norma.base.progress import Progress
 from norma.text.docstrings import Entry, choose, cut_signature, entries_of_file, read_docstrings
+from norma.text.formats import Record, suffix
 from norma.text.languages import language_of
 from norma.text.options import CorpusOptions, CorpusSource
 from norma.text.prose import sources_of
 from norma.text.quarantine import Quarantine
 from norma.text.questions import Source
-from norma.text.readers import HUB, Record, files_of, read, read_file, suffix
+from norma.text.readers import HUB, files_of, read, read_file
 from norma.text.shapes import Completion, Conversation, Preference, Text, Turns, shaped
 from norma.text.split import Novelty, chance, key
 
@@ -130,7 +131,8 @@ class _Kept:
         signature = cut_signature(entry.signature, o.signature_characters)
         text = "\n".join(part for part in (f"`{signature}`", entry.summary, entry.body) if part)
         for number, piece in enumerate(pieces(text, o.max_characters)):
-            self.found.documents.append(Document(entry.name if not number else f"{entry.name}+{number}", entry.document, piece, entry.name, entry.summary))
+            identity = f"{entry.name}+{number}" if number else entry.name
+            self.found.documents.append(Document(identity, entry.document, piece, entry.name, entry.summary))
         answer, skeleton = key(entry.summary), _skeleton(entry.summary)
         if entry.fault:
             removed[f"no question: {re.sub('[0-9]+ ', 'too few or too many ', entry.fault)}"] += 1
@@ -143,7 +145,9 @@ class _Kept:
         else:
             self.answers.add(answer)
             self.skeletons[skeleton] += 1
-            self.found.sources.append(Source(entry.name, "entry", entry.name, entry.module, entry.document, signature, entry.summary, entry.body))
+            self.found.sources.append(
+                Source(entry.name, "entry", entry.name, entry.module, entry.document, signature, entry.summary, entry.body)
+            )
 
     def rows(self, records: Iterable[Record], quarantine: Quarantine) -> None:
         for record, row in shaped(records, quarantine):

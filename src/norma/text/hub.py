@@ -14,7 +14,8 @@ def read_hub(name: str, quarantine: Quarantine) -> Iterator[Record]:
     try:
         import datasets
     except ImportError:
-        raise NormaError("reading a data set of a hub needs the library 'datasets'", where=name, mend="pip install 'norma-lm[data]'") from None
+        mend = "pip install 'norma-lm[data]'"
+        raise NormaError("reading a data set of a hub needs the library 'datasets'", where=name, mend=mend) from None
     repository, _, split = name.partition(":")
     try:
         rows = datasets.load_dataset(repository, split=split or "train", streaming=True)
@@ -25,4 +26,5 @@ def read_hub(name: str, quarantine: Quarantine) -> Iterator[Record]:
                 quarantine.add(name, number, "empty row")
     except (OSError, ValueError, RuntimeError) as error:
         # Not found, not public, no network, no such split: the library has no common error class.
-        raise NormaError(f"the data set cannot be read ({str(error).splitlines()[0]})", where=name, mend="Check the name, the split and the network") from error
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise NormaError(f"the data set cannot be read ({why})", where=name, mend="Check the name, the split and the network") from error

@@ -23,7 +23,20 @@ from norma.text.shapes import TITLES, Completion, Conversation, Layout, Preferen
 
 Segment = tuple[str, bool]
 SAMPLES = 3
+NOT_TEXT = "a table: a task says which columns are input and output"
 HEAD = 200  # rows whose layout decides, as in norma.text.shapes
+
+
+FORMAT_NAMES = {
+    ".txt": "text",
+    ".md": "Markdown",
+    ".json": "JSON",
+    ".jsonl": "JSON lines",
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".parquet": "Parquet",
+    ".py": "Python",
+}
 
 
 class Encoder(Protocol):
@@ -140,13 +153,14 @@ class _Tally:
         self.count(text, "a table")
         if len(self.samples) < SAMPLES:
             shown = "\n".join(f"{k}: {str(v)[:300]}" for k, v in record.fields.items())
-            self.samples.append(Sample(f"{record.file}:{record.line}", [(shown, False)], "a table: a task says which columns are input and output"))
+            self.samples.append(Sample(f"{record.file}:{record.line}", [(shown, False)], NOT_TEXT))
 
     def row(self, record: Record, row: Row, layout: Layout, tokenizer: Encoder | None) -> None:
         segments, note = as_trained(row)
         pairs = isinstance(row, Preference) and layout != "preference"
         marks = isinstance(row, Completion) and row.label is not None and layout != "kto"
-        self.count("\n".join(text for text, _ in segments), TITLES[layout] + (", preference pairs" if pairs else ", marked good or bad" if marks else ""))
+        more = ", preference pairs" if pairs else ", marked good or bad" if marks else ""
+        self.count("\n".join(text for text, _ in segments), TITLES[layout] + more)
         if isinstance(row, Text) and record.file.endswith((".txt", ".txt.gz")):
             self.tabbed += all("\t" in line for line in row.text.splitlines() if line.strip())
         self.headless += "column1" in record.fields
@@ -206,9 +220,7 @@ def _chain(head: Sequence[Record], rest: Iterator[Record]) -> Iterator[Record]:
 
 def _format(path: Path) -> str:
     kind = suffix(path)
-    return {".txt": "text", ".md": "Markdown", ".json": "JSON", ".jsonl": "JSON lines", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet", ".py": "Python"}.get(
-        kind, f"text ({kind.removeprefix('.')})" if kind in LANGUAGES else "text (unknown suffix)"
-    )
+    return FORMAT_NAMES.get(kind) or (f"text ({kind.removeprefix('.')})" if kind in LANGUAGES else "text (unknown suffix)")
 
 
 def _encoding(files: list[Path], quarantine: Quarantine) -> str:
@@ -217,7 +229,7 @@ def _encoding(files: list[Path], quarantine: Quarantine) -> str:
     marked = False
     for path in files[:50]:
         if suffix(path) != ".parquet" and not path.name.endswith(".gz"):
-            with open(path, "rb") as handle:
+            with path.open("rb") as handle:
                 marked |= handle.read(3) == b"\xef\xbb\xbf"
     return "UTF-8 with byte order mark" if marked else "UTF-8"
 
@@ -225,7 +237,8 @@ def _encoding(files: list[Path], quarantine: Quarantine) -> str:
 def _warnings(tally: _Tally, quarantine: Quarantine) -> list[str]:
     found = []
     if tally.tables:
-        found.append(f"{tally.tables:,} rows are a table of columns ({', '.join(tally.columns[:8])}): not training text by itself; a task maps its columns")
+        columns = ", ".join(tally.columns[:8])
+        found.append(f"{tally.tables:,} rows are a table of columns ({columns}): not training text by itself; a task maps its columns")
     if tally.headless:
         found.append("a table has no header line: its columns are called column1, column2, ...")
     if tally.tabbed > tally.rows // 2:

@@ -25,12 +25,20 @@ class Block:
     text: str
 
 
-DROPPED = frozenset(
-    ["example", "examples", "reference", "references", "see", "also", "usage", "links", "authors", "author", "methods", "method", "doctest", "tests", "test", "shape", "shapes", "citation", "todo", "bibliography", "license", "copyright", "changelog", "acknowledgements", "contents", "summary"]
-) | {"see also", "quick examples", "attributes and methods", "example usage", "usage example", "usage examples", "release notes"}
-FIELDS = frozenset(
-    ["args", "arguments", "parameters", "params", "returns", "return", "yields", "yield", "raises", "raise", "notes", "note", "attributes", "warns", "warnings", "warning", "keyword", "kwargs", "receives", "inputs", "outputs", "input", "output"]
-) | {"keyword args", "keyword arguments", "other parameters", "keyword parameters"}
+def _titles(words: str, phrases: str) -> frozenset[str]:
+    return frozenset([*words.split(), *phrases.split(", ")])
+
+
+DROPPED = _titles(
+    "example examples reference references usage links author authors methods method doctest tests test shape shapes citation todo "
+    "bibliography license copyright changelog acknowledgements contents summary",
+    "see also, quick examples, attributes and methods, example usage, usage example, usage examples, release notes",
+)
+FIELDS = _titles(
+    "args arguments parameters params returns return yields yield raises raise notes note attributes warns warnings warning keyword "
+    "kwargs receives inputs outputs input output",
+    "keyword args, keyword arguments, other parameters, keyword parameters",
+)
 KEPT_DIRECTIVES = frozenset({"note", "warning", "tip", "important", "caution", "attention", "hint"})
 
 _UNDERLINE = re.compile(r"^([=\-~^*#\"'`+])\1{2,}\s*$")
@@ -38,11 +46,14 @@ _MARKS = frozenset("=-~^*#\"'`+")
 _SECTION = re.compile(r"^(\s*)([A-Z][A-Za-z]+(?: [A-Za-z]+)?)\s*:{1,2}\s*$")
 _DIRECTIVE = re.compile(r"^(\s*)\.\.\s*([\w:-]+?)::\s*(.*)$")
 _COMMENT = re.compile(r"^(\s*)\.\.(\s|$)")
-_FIELD = re.compile(r"^\s*[:@](param|parameter|arg|argument|key|keyword|kwarg|return|returns|raise|raises|except|yield|yields|ivar|cvar|var)\b([^:]*):\s*(.*)$")
+_FIELD = re.compile(
+    r"^\s*[:@](param|parameter|arg|argument|key|keyword|kwarg|returns?|raises?|except|yields?|ivar|cvar|var)\b([^:]*):\s*(.*)$"
+)
 _SILENT_FIELD = re.compile(r"^\s*[:@](type|rtype|vartype|meta|nodoc|private|Example|example|since|see|author|note)\b[^:]*:")
 _BULLET = re.compile(r"^(\s*)(?:[-*+•]|\d{1,2}[.)]|\([a-z0-9]\))\s+(?=\S)")
 _NUMPY_ITEM = re.compile(r"^(\*{0,2}\w[\w*, .\[\]]*?)\s+:(?:\s+(.*))?$")
-_GOOGLE_ITEM = re.compile(r"^\s*(`{0,2}\*{0,2}[\w.]+`{0,2})\s*(?:(?:\((?:[^()]|\([^()]*\))*\))?\s*:\s+(\S.*)|\((?:[^()]|\([^()]*\))*\)\s*:)$")
+_TYPE = r"\((?:[^()]|\([^()]*\))*\)"
+_GOOGLE_ITEM = re.compile(rf"^\s*(`{{0,2}}\*{{0,2}}[\w.]+`{{0,2}})\s*(?:(?:{_TYPE})?\s*:\s+(\S.*)|{_TYPE}\s*:)$")
 _LONE_NAME = re.compile(r"^\*{0,2}\w[\w*, .\[\]]{0,40}$")
 _TABLE = re.compile(r"^\s*(?:[+|][-=+| ]{3,}|={2,}(?:\s+={2,})+|-{2,}(?:\s+-{2,})+)\s*$")
 _FENCE = re.compile(r"^\s*(```|~~~)")
@@ -55,9 +66,22 @@ def blocks(raw: str) -> list[Block]:
     return _Reader(text.translate(_PLAIN_MARKS).split("\n")).run()
 
 
-_PLAIN_MARKS = str.maketrans({
-    "‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\u00a0": " ", "′": "'", "\u2011": "-", "\u200b": None, "\ufeff": None,
-})  # fmt: skip
+_PLAIN_MARKS = str.maketrans(
+    {
+        "‘": "'",
+        "’": "'",
+        "“": '"',
+        "”": '"',
+        "–": "-",
+        "—": "-",
+        "…": "...",
+        "\u00a0": " ",
+        "′": "'",
+        "\u2011": "-",
+        "\u200b": None,
+        "\ufeff": None,
+    }
+)
 
 
 class _Reader:
@@ -87,8 +111,8 @@ class _Reader:
             self.at += 1
             return True
         indent = len(line) - len(line.lstrip())
-        following = self.lines[self.at + 1] if self.at + 1 < len(self.lines) else ""
-        if following[:40].strip()[:1] in _MARKS and _UNDERLINE.match(following.strip()) and abs(len(following.strip()) - len(stripped)) <= max(3, len(stripped) // 3):
+        following = self.lines[self.at + 1].strip() if self.at + 1 < len(self.lines) else ""
+        if following[:1] in _MARKS and _UNDERLINE.match(following) and abs(len(following) - len(stripped)) <= max(3, len(stripped) // 3):
             self.heading(stripped)
             return True
         if stripped[0] in _MARKS and _UNDERLINE.match(stripped):
@@ -183,15 +207,16 @@ class _Reader:
     def prose(self, line: str) -> None:
         indent = len(line) - len(line.lstrip())
         stripped = line.strip()
+        may_begin = not self.words or self.kind != "item" or (indent == 0 and indent <= self.indent)
         if found := _FIELD.match(line):
             self.start("item", indent, _field(found[1], found[2].strip(), found[3]))
         elif found := _BULLET.match(line):
             self.start("item", indent, stripped[len(found[0].strip()) :].strip())
         elif self.section in FIELDS and (found := _NUMPY_ITEM.match(line)) and indent == 0:
             self.start("item", indent, f"{found[1].strip()}:")
-        elif self.section in FIELDS and indent == 0 and (not self.words or self.kind == "item") and _LONE_NAME.match(stripped) and self.deeper_follows():
+        elif self.section in FIELDS and indent == 0 and may_begin and _LONE_NAME.match(stripped) and self.deeper_follows():
             self.start("item", 0, f"{stripped}:")
-        elif self.section in FIELDS and indent and (found := _GOOGLE_ITEM.match(line)) and (self.kind != "item" or not self.words or indent <= self.indent):
+        elif self.section in FIELDS and indent and (may_begin or indent <= self.indent) and (found := _GOOGLE_ITEM.match(line)):
             self.start("item", indent, f"{found[1].strip('`')}: {found[2] or ''}".strip())
         elif self.words and self.kind == "item" and indent < self.indent:
             self.start("text", indent, stripped)
@@ -260,7 +285,7 @@ def inline(text: str) -> str:
     text = _EMPHASIS.sub(r"\1", text)
     text = _SUBSTITUTION.sub(r"\1", text)
     text = re.sub(r"\\([`*_|<>:])", r"\1", text).replace("\\ ", "")
-    text = re.sub(r"`\.(?=\w)", "`", text)
+    text = re.sub(r"`(?:_[a-z]+)?\.(?=\w)", "`", text)  # names as seen from inside the package
     text = re.sub(r"`~([\w.]+)`", lambda m: f"`{m[1].rsplit('.', 1)[-1]}`", text)
     text = _LOOSE_STOP.sub(r"\1", text)
     return " ".join(text.split())

@@ -42,7 +42,11 @@ class CorpusOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sources: list[CorpusSource] = Field(default_factory=lambda: [CorpusSource(docstrings="installed")], min_length=1, description="Where text comes from")
+    sources: list[CorpusSource] = Field(
+        default_factory=lambda: [CorpusSource.model_validate({"docstrings": "installed"})],
+        min_length=1,
+        description="Where text comes from",
+    )
     validation_share: float = Field(0.05, gt=0, lt=1, description="Share of the documents held out; nothing of them is trained on")
     chinese_share: float = Field(0.3, ge=0, le=1, description="Share of the questions on English texts that are put in Chinese")
     mismatch_share: float = Field(0.1, ge=0, le=1, description="Share of the questions that ask for a name the entry is not about")

@@ -61,9 +61,16 @@ ASK: dict[str, dict[Language, tuple[str, ...]]] = {
     },
 }
 SUMMARISE: dict[Language, tuple[str, ...]] = {
-    "en": ("Summarise:", "Summarise this in one sentence:", "Give a one-sentence summary:", "Sum this up in one sentence:", "Summary, please:", "Put this in one sentence:"),
+    "en": (
+        "Summarise:",
+        "Summarise this in one sentence:",
+        "Give a one-sentence summary:",
+        "Sum this up in one sentence:",
+        "Summary, please:",
+        "Put this in one sentence:",
+    ),
     "zh": ("概括：", "请用一句话概括：", "请概括以下内容：", "用一句话总结：", "请总结：", "请写一句话的摘要："),
-}  # fmt: skip
+}
 LABEL: dict[str, dict[Language, str]] = {"entry": {"en": "Entry: ", "zh": "条目："}, "text": {"en": "Text: ", "zh": "文字："}}
 UNSAID: dict[str, dict[Language, str]] = {
     "entry": {"en": "The entry does not say what `{name}` does.", "zh": "该条目没有说明 `{name}` 的作用。"},

@@ -1,7 +1,7 @@
 """Rows from anything a user has: a file, a folder, or a data set of a hub by name.
 
-    path ─→ files in order ─→ the format's generator (norma.text.formats) ─→ Record, Record, ...
-    hub:owner/name[:split] ─→ norma.text.hub ────────────────────────────→     unusable rows ─→ Quarantine
+path ─→ files in order ─→ the format's generator (norma.text.formats) ─→ Record, Record, ...
+hub:owner/name[:split] ─→ norma.text.hub ────────────────────────────→     unusable rows ─→ Quarantine
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def read(source: str | Path, quarantine: Quarantine) -> Iterator[Record]:
         yield row
     if not some:
         bad = len(quarantine) - before
-        why = f": all {bad} rows were set aside ({quarantine.reasons.most_common(1)[0][0]})" if bad else ""
+        reason = quarantine.first[-1][2] if bad == 1 else quarantine.reasons.most_common(1)[0][0] if bad else ""
+        why = f": {bad} set aside, {reason}" if bad else ""
         raise NormaError(f"no usable row in it{why}", where=source, mend="'norma data check FILE' says what a file holds")
 
 

@@ -22,7 +22,10 @@ from typing import Any, Literal
 
 from norma.text.summaries import explain
 
-GENERATED = re.compile(rb"^\s*#.*(?:auto-?\s?generated|automatically (?:generated|created)|generated (?:by|from|using)|do not (?:edit|modify))", re.IGNORECASE | re.MULTILINE)
+GENERATED = re.compile(
+    rb"^\s*#.*(?:auto-?\s?generated|automatically (?:generated|created)|generated (?:by|from|using)|do not (?:edit|modify))",
+    re.IGNORECASE | re.MULTILINE,
+)
 MAX_DEFAULT = 24  # characters of a default value shown in a signature
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -56,7 +59,8 @@ def scan(data: bytes, module: str, package: bool) -> Scanned:
             warnings.simplefilter("ignore")
             tree = ast.parse(data)
     except (SyntaxError, ValueError, UnicodeDecodeError, RecursionError, MemoryError) as error:
-        return Scanned(fault=f"not valid Python ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'})")
+        why = (str(error).splitlines() or ["no reason given"])[0]
+        return Scanned(fault=f"not valid Python ({type(error).__name__}: {why})")
     found = Scanned()
     document(found, tree, "", "module", None)
     for node in statements(tree.body):
@@ -114,7 +118,7 @@ def document(found: Scanned, node: ast.Module | ast.ClassDef | Function, name: s
     if call is not None:
         bound = kind in ("class", "method") and not any(_last(d) == "staticmethod" for d in call.decorator_list)
         parameters = signature(call.args, bound)
-    found.docs.append({"name": name, "kind": kind, "parameters": parameters, "summary": told.summary, "fault": told.fault, "body": told.body})
+    found.docs.append({"name": name, "kind": kind, "parameters": parameters, **vars(told)})
 
 
 def signature(args: ast.arguments, bound: bool) -> list[str]:

@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -75,11 +74,38 @@ class Misfit(ValueError):
 
 
 ROLES = {
-    "human": "user", "user": "user", "prompter": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant",
-    "bard": "assistant", "model": "assistant", "bot": "assistant", "system": "system", "developer": "system", "tool": "tool", "function": "tool",
-    "observation": "tool", "function_call": "assistant",
-}  # fmt: skip
-TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "context", "sentence", "review", "utterance", "completion", "output", "TEXT")
+    "human": "user",
+    "user": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "function_call": "assistant",
+}
+TEXT_COLUMNS = (
+    "text",
+    "content",
+    "body",
+    "document",
+    "article",
+    "passage",
+    "context",
+    "sentence",
+    "review",
+    "utterance",
+    "completion",
+    "output",
+    "TEXT",
+)
 
 
 def turn(role: object, content: object) -> Message:
@@ -87,9 +113,10 @@ def turn(role: object, content: object) -> Message:
         raise Misfit(f"unknown role {role!r}")
     if isinstance(content, list):  # content parts; only text is for a language model
         parts = [p.get("text") if isinstance(p, dict) else p for p in content]
-        if not all(isinstance(p, str) for p in parts):
+        texts = [p for p in parts if isinstance(p, str)]
+        if len(texts) < len(parts):
             raise Misfit("a message holds something other than text")
-        content = "".join(parts)
+        content = "".join(texts)
     if not isinstance(content, str) or not content.strip():
         raise Misfit("a message is empty")
     return Message(role=ROLES[role.lower()], content=content)
@@ -208,7 +235,8 @@ def _preference(f: Mapping[str, Any]) -> Row:
 
 def _common_text(chosen: str, rejected: str) -> tuple[Turns, Turns]:
     """An implicit prompt in plain text: what both begin with, up to a white space."""
-    shared = os.path.commonprefix([chosen, rejected])
+    end = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected)))
+    shared = chosen[:end]
     cut = max((m.end() for m in re.finditer(r"\s", shared)), default=0)
     if not shared[:cut].strip():
         raise Misfit("no prompt: the two answers begin differently")
@@ -259,19 +287,34 @@ def text_column(f: Mapping[str, Any]) -> str:
                 return column
     if any(isinstance(v, (list, dict)) and v for v in f.values()):
         return ""  # something nested is the matter here, not the title beside it
-    prose = [k for k, v in strings.items() if (len(v) > 3 and not re.fullmatch(r"[\d.,:\s+-]*|\S*", v)) or re.search(r"[\u4e00-\u9fff]{4}", v)]
+    plain = re.compile(r"[\d.,:\s+-]*|\S*")  # numbers, or a single word without spaces
+    chinese = re.compile(r"[\u4e00-\u9fff]{4}")
+    prose = [k for k, v in strings.items() if (len(v) > 3 and not plain.fullmatch(v)) or chinese.search(v)]
     return prose[0] if len(prose) == 1 else ""
 
 
 LAYOUTS: dict[Layout, Callable[[Mapping[str, Any]], Row]] = {
-    "messages": _messages, "sharegpt": _sharegpt, "alpaca": _alpaca, "kto": _completion, "prompt_completion": _completion, "preference": _preference,
-    "question_answer": _question, "transcripts": _transcripts, "text": _text,
-}  # fmt: skip
+    "messages": _messages,
+    "sharegpt": _sharegpt,
+    "alpaca": _alpaca,
+    "kto": _completion,
+    "prompt_completion": _completion,
+    "preference": _preference,
+    "question_answer": _question,
+    "transcripts": _transcripts,
+    "text": _text,
+}
 TITLES: dict[Layout, str] = {
-    "messages": "OpenAI messages", "sharegpt": "ShareGPT conversations", "alpaca": "Alpaca instructions", "kto": "prompt, completion and label (KTO)",
-    "prompt_completion": "prompt and completion", "preference": "preference pairs (chosen, rejected)", "question_answer": "questions and answers",
-    "transcripts": "scored pairs of dialogues", "text": "plain text",
-}  # fmt: skip
+    "messages": "OpenAI messages",
+    "sharegpt": "ShareGPT conversations",
+    "alpaca": "Alpaca instructions",
+    "kto": "prompt, completion and label (KTO)",
+    "prompt_completion": "prompt and completion",
+    "preference": "preference pairs (chosen, rejected)",
+    "question_answer": "questions and answers",
+    "transcripts": "scored pairs of dialogues",
+    "text": "plain text",
+}
 
 
 def recognise(fields: Mapping[str, Any]) -> Layout | None:

@@ -1,7 +1,7 @@
 """From a docstring's blocks to what can be taught: a summary sentence, and the body that does not repeat it.
 
-    blocks ─→ first sentence ─→ normalised (one line, capital first, full stop) ─→ fault? ("" means it can be an answer)
-           └→ rest ─→ noise filter (formulas, code, links) ─→ body
+blocks ─→ first sentence ─→ normalised (one line, capital first, full stop) ─→ fault? ("" means it can be an answer)
+       └→ rest ─→ noise filter (formulas, code, links) ─→ body
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from norma.text.markup import Block, blocks
+from norma.text.markup import FIELDS, Block, blocks
 
 MIN_WORDS, MAX_WORDS = 4, 30
 
@@ -24,7 +24,8 @@ class Explained:
 
 
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|incl|excl|fig|eq|eqs|no|vol|dr|mr|st|al|ca|a\.k\.a|w\.r\.t|dept|sec|max|min|ex|op)|\b[A-Z])\.$", re.IGNORECASE
+    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|incl|excl|fig|eq|eqs|no|vol|dr|mr|st|al|ca|a\.k\.a|w\.r\.t|sec|max|min|ex)|\b[A-Z])\.$",
+    re.IGNORECASE,
 )
 _STOP = re.compile(r"[.!?][\"')`\]]*(?=\s+[A-Z`\"'(\[<:]|\s*$)")
 _SIGNATURE = re.compile(r"^`?[\w.]+\((?:[^()]|\([^()]*\))*\)`?\s*(?:->\s*[\w.\[\], |`()]+)?$")
@@ -55,7 +56,7 @@ def explain(raw: str, signature_names: tuple[str, ...] = ()) -> Explained:
     if any("copyright" in b.text.lower() or "licensed under" in b.text.lower() for b in parts[:3]):
         return Explained("", "a licence text", "")
     while parts and (parts[0].kind == "head" or _SIGNATURE.match(parts[0].text)):
-        if parts[0].kind == "head" and parts[0].text.rstrip(":").lower() in ("parameters", "args", "arguments", "returns", "return", "yields", "raises", "attributes"):
+        if parts[0].kind == "head" and parts[0].text.rstrip(":").lower() in FIELDS:
             return Explained("", "begins with its parameters", body_text(parts, ""))
         parts = parts[1:]
     if not parts or parts[0].kind != "text":
@@ -77,7 +78,7 @@ def normalise(sentence: str) -> str:
     text = re.sub(r"\s*\.{2,}$|\s+\.$", ".", text)
     text = re.sub(r"\s+([,.;])", r"\1", text)
     if text.endswith("!"):
-        text = text[:-1] + "."
+        text = text[:-1].rstrip() + "."
     if text and text[-1] not in ".?!:;,-=":
         text += "."
     first = text.split(" ", 1)[0]
@@ -87,20 +88,26 @@ def normalise(sentence: str) -> str:
 
 
 _USELESS = re.compile(
-    r"^(?:see\b|deprecated|todo|fixme|xxx|alias|same as|like\s+`|inherit|overrid|not implemented|internal|private|initiali[sz]e(?:s)?\s+(?:self|the\s+\w+(?:\s+\w+)?\.$)|constructor|"
-    r"usage|needed|used to support|test\b|tests\b|unit tests?|dummy|placeholder|stub|do not use|don't use|this (?:function|method|class|module) is (?:deprecated|a stub|experimental)|"
+    r"^(?:see\b|deprecated|todo|fixme|xxx|alias|same as|like\s+`|inherit|overrid|not implemented|internal|private|"
+    r"initiali[sz]e(?:s)?\s+(?:self|the\s+\w+(?:\s+\w+)?\.$)|constructor|usage|needed|used to support|test\b|tests\b|unit tests?|dummy|"
+    r"placeholder|stub|do not use|don't use|this (?:function|method|class|module) is (?:deprecated|a stub|experimental)|"
     r"wrapper (?:for|around) `|wraps? `|copied|adapted|taken from|based on|created on|author|version|please|"
     r"default implementation|returns? self\b|for internal|backward|backport|import |example|equivalent (?:to|of)\s*`|as `|"
-    r"(?:the )?(?:main|base) (?:entry point|class)\.|\w+ docstring|documentation for|helper\b|visit(?:or)?\b|hook\b|if |when |where |because |note\b|warning\b|"
-    r"call(?:s)? `?super|:|@|\(|\.|\d|-|<|>|%|\{|\[|/)",
+    r"(?:the )?(?:main|base) (?:entry point|class)\.|\w+ docstring|documentation for|helper\b|visit(?:or)?\b|hook\b|"
+    r"(?:is|are|does|do|can|should|has|how|what|which|use with) |"
+    r"if |when |where |because |note\b|warning\b|call(?:s)? `?super|:|@|\(|\.|\d|-|<|>|%|\{|\[|/)",
     re.IGNORECASE,
-)  # fmt: skip
+)
 _NOISE = re.compile(
-    r"https?:|www\.|\\|\$|\{\{|\}\}|%\(|%s|%d|->|=>|==|!=|<=|>=|:=|\|\||&&|\bTODO\b|\bFIXME\b|\bXXX\b|>>>|::|__[a-z]\w+__\b.*__|\.py\b|#\d|@\w|\bdocstring\b|\bdeprecated\b|\bgh-\d|\bPEP\b|\bbpo\b|\bCVE\b|_\{|\^\{|~",
+    r"https?:|www\.|\\|\$|\{\{|\}\}|%\(|%s|%d|->|=>|==|!=|<=|>=|:=|\|\||&&|"
+    r"\bTODO\b|\bFIXME\b|\bXXX\b|>>>|::|__[a-z]\w+__\b.*__|\.py\b|#\d|@\w|\bdocstring\b|\bdeprecated\b|\bgh-\d|\bPEP\b|\bbpo\b|\bCVE\b|_\{|\^\{|~",
     re.IGNORECASE,
-)  # fmt: skip
+)
 _FIRST_PERSON = re.compile(r"\b(?:I|I'm|I'll|we|we're|we'll|our|ours|us|my|me|let's)\b", re.IGNORECASE)
-_DANGLING = re.compile(r"\b(?:as follows|following|below|above|the|a|an|of|to|and|or|for|with|in|by|is|are|that|e\.g|i\.e|see)\.$", re.IGNORECASE)
+_DANGLING = re.compile(
+    r"\b(?:as follows|following|below|above|the|an?|of|to|and|or|for|with|in|by|is|are|that|e\.g|i\.e|see)\.$",
+    re.IGNORECASE,
+)
 _POINTING = re.compile(r"^(?:This|These|That|Those|It|They|He|She|However|Also|But|And|Or|So|Then|Thus|Otherwise|Here|There|Such)\b")
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 
@@ -124,7 +131,7 @@ def fault(summary: str, original: str = "") -> str:
         return "points to what is not there"
     if _POINTING.match(summary) and not re.match(r"This (?:class|function|method|module|package|object)\b", summary):
         return "points back"
-    if summary.count("`") % 2 or summary.count("(") != summary.count(")") or summary.count('"') % 2 or summary.count("[") != summary.count("]"):
+    if any(summary.count(mark) % 2 for mark in '`"') or any(summary.count(a) != summary.count(b) for a, b in ("()", "[]")):
         return "unbalanced"
     if ":" in re.sub(r"`[^`]*`", "", summary) or ";" in summary or "|" in summary or "*" in re.sub(r"`[^`]*`", "", summary):
         return "list or code"
@@ -180,7 +187,9 @@ def _without_announcements(lines: list[str]) -> list[str]:
 
 
 def _readable(sentence: str) -> bool:
-    if not sentence or "http" in sentence or "www." in sentence or "</" in sentence or " # " in sentence or sentence.count("`") % 2 or _FORMULA.search(sentence):
+    if not sentence or any(noise in sentence for noise in ("http", "www.", "</", " # ")):
+        return False
+    if sentence.count("`") % 2 or _FORMULA.search(sentence):
         return False
     if len(sentence) < 60 and sentence.startswith(("Example", "e.g.", "TODO", "FIXME", "See ")):
         return False

@@ -1,7 +1,7 @@
 """Floor 3: the loop, optimisers and schedules, checkpoints with exact resume.
 
-    losses(step) ─→ backward ─→ clip ─→ optimisers ─→ metrics.jsonl
-                                            └─→ checkpoint-N/ (safetensors + manifest), from which a killed run goes on bit-identical
+losses(step) ─→ backward ─→ clip ─→ optimisers ─→ metrics.jsonl
+                                        └─→ checkpoint-N/ (safetensors + manifest), from which a killed run goes on bit-identical
 """
 
 from __future__ import annotations

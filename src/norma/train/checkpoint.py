@@ -1,6 +1,6 @@
 """Checkpoints of a running stage: safetensors and a manifest with checksums. No pickle; whole or ignored.
 
-    checkpoint-00000120/  model.safetensors  optimiser.safetensors  manifest.json {step, files: {name: sha256}, numbers}
+checkpoint-00000120/  model.safetensors  optimiser.safetensors  manifest.json {step, files: {name: sha256}, numbers}
 """
 
 from __future__ import annotations

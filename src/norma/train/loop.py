@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from norma.base.errors import NormaError
-from norma.base.files import disk_errors
+from norma.base.files import disk_errors, write_text
 from norma.base.progress import Progress
 from norma.train import checkpoint
 from norma.train.optimiser import make_optimisers, schedule_factor, set_learning_rate
@@ -29,7 +29,14 @@ Losses = Callable[[int], Iterator[tuple[Tensor, dict[str, float]]]]
 
 
 def train(
-    model: nn.Module, losses: Losses, *, steps: int, options: TrainOptions, folder: Path, progress: Progress, state: dict[str, Any] | None = None
+    model: nn.Module,
+    losses: Losses,
+    *,
+    steps: int,
+    options: TrainOptions,
+    folder: Path,
+    progress: Progress,
+    state: dict[str, Any] | None = None,
 ) -> dict[str, float]:
     """Run steps 0 to ``steps`` - 1, or what is left of them after a kill; returns the last step's numbers.
 
@@ -58,6 +65,7 @@ def train(
         progress.say(f"going on at step {done} of {steps}")
     parameters = [p for p in model.parameters() if p.requires_grad]
     model.train()
+    model.zero_grad(set_to_none=True)  # what an interrupted step left behind
     began = saved_at = time.monotonic()
     with disk_errors(metrics), open(metrics, "a", encoding="utf-8") as log:
         for step in range(done, steps):
@@ -65,12 +73,14 @@ def train(
             set_learning_rate(optimisers, schedule_factor(step, steps=steps, warmup=options.warmup, kind=options.schedule))
             numbers: dict[str, float] = {}
             for loss, part in losses(step):
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
                 for key, value in part.items():
                     numbers[key] = numbers.get(key, 0.0) + value
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, options.clip))
             if not math.isfinite(norm):
-                raise NormaError(f"the gradient is not finite at step {step}", where=folder, mend="Lower the learning rate; nothing was saved after it")
+                raise NormaError(
+                    f"the gradient is not finite at step {step}", where=folder, mend="Lower the learning rate; nothing was saved after it"
+                )
             for optimiser in optimisers:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
@@ -103,5 +113,5 @@ def _cut_metrics(path: Path, done: int) -> dict[str, float]:
                 kept.append(line)
         except json.JSONDecodeError:
             break
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    write_text(path, "".join(line + "\n" for line in kept))
     return {} if not kept else {k: v for k, v in json.loads(kept[-1]).items() if k not in ("step", "seconds")}

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from norma.train.options import Schedule
 
-def make_optimisers(model: nn.Module, *, kind: str, learning_rate: float, matrix_learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+
+def make_optimisers(
+    model: nn.Module, *, kind: str, learning_rate: float, matrix_learning_rate: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
     """``adamw`` for everything, or ``muon`` for 2-D weights of blocks with AdamW for the rest."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     matrices = [p for n, p in named if kind == "muon" and p.dim() == 2 and "embedding" not in n and "head" not in n]
@@ -26,7 +29,8 @@ def make_optimisers(model: nn.Module, *, kind: str, learning_rate: float, matrix
     made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)]
     if matrices:
         # The update's root mean square is matched to AdamW's (Liu et al., section 2.2).
-        made.append(torch.optim.Muon(matrices, lr=matrix_learning_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
+        settings: dict[str, Any] = {"weight_decay": weight_decay, "momentum": 0.95, "adjust_lr_fn": "match_rms_adamw"}
+        made.append(torch.optim.Muon(matrices, lr=matrix_learning_rate, **settings))
     for optimiser in made:
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]

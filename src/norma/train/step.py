@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from norma.nn import Mask, Transformer
-from norma.objectives.likelihood import IGNORE, cross_entropy_sum
-from norma.text.packing import Batch, Batches
+from norma.objectives.likelihood import cross_entropy_sum
+from norma.text.packing import IGNORE, Batch, Batches
 
 
 def batch_tensors(batch: Batch) -> tuple[Tensor, Tensor, Mask, Tensor]:

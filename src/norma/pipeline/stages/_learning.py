@@ -28,7 +28,9 @@ class Source(BaseModel):
 
     rows: InputRef = Field(description="A .jsonl file of a stage, such as corpus/qa.train.jsonl: text rows or conversations.")
     weight: float = Field(1.0, gt=0, description="How often its rows come in one epoch: 0.5 half of them, 2 each twice.")
-    trained: Literal["answers", "everything"] = Field("answers", description="In conversations: train the assistant's words, or every token.")
+    trained: Literal["answers", "everything"] = Field(
+        "answers", description="In conversations: train the assistant's words, or every token."
+    )
 
 
 class LengthOptions(StageOptions):
@@ -83,7 +85,9 @@ def load_rows(ctx: Context[Any], tokenizer: Tokenizer, sources: Sequence[Source]
     for number, source in enumerate(sources):
         path = ctx.path(source.rows)
         if not path.is_file():
-            raise NormaError(f"'{source.rows}' is not a file of that stage", where=path, mend="Look into the stage's folder for the .jsonl files")
+            raise NormaError(
+                f"'{source.rows}' is not a file of that stage", where=path, mend="Look into the stage's folder for the .jsonl files"
+            )
         parts.append(_weighted(_tokenise(tokenizer, path, source, limit), source.weight, ctx.seed + number))
     return Rows.join(parts)
 

@@ -1,6 +1,6 @@
 """Correction stage: supervised correction (有监督纠正). Sample, mark each rule, correct, train corrected over original.
 
-    questions ─→ answers ─→ marks in labels.sqlite (annotator checker:...) ─→ pairs.jsonl + norm_rows.jsonl ─→ model
+questions ─→ answers ─→ marks in labels.sqlite (annotator checker:...) ─→ pairs.jsonl + norm_rows.jsonl ─→ model
 """
 
 from __future__ import annotations

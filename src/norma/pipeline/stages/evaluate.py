@@ -1,7 +1,7 @@
 """Evaluate stage: every model on the same held-out questions, against the spec, and the report.
 
-    for each method: answers ─→ verdicts (report and held-out checkers), bits per byte, KL ─→ methods/<name>.json
-    all methods ─→ responses.jsonl, verdicts.jsonl ─→ report.json ─→ report.html, junit.xml
+for each method: answers ─→ verdicts (report and held-out checkers), bits per byte, KL ─→ methods/<name>.json
+all methods ─→ responses.jsonl, verdicts.jsonl ─→ report.json ─→ report.html, junit.xml
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from norma.pipeline.stages._learning import open_model, prepare, validation_text
 if TYPE_CHECKING:
     import torch
 
-    from norma.lm import LanguageModel
     from norma.spec import Item, Message
 
 
@@ -87,7 +86,13 @@ def _one_per_source(items: Sequence[Item]) -> list[Item]:
 
 
 def _answer(
-    ctx: Context[EvaluateOptions], name: str, method: Method, items: Sequence[Item], task: Sequence[Item], texts: list[str], dtype: torch.dtype
+    ctx: Context[EvaluateOptions],
+    name: str,
+    method: Method,
+    items: Sequence[Item],
+    task: Sequence[Item],
+    texts: list[str],
+    dtype: torch.dtype,
 ) -> dict[str, Any]:
     """Everything about one method, as JSON."""
     from norma.evaluate.likelihood import bits_per_byte, kl_per_token
@@ -110,7 +115,9 @@ def _answer(
     verdicts = []
     for item, a in zip(items, answers, strict=True):
         for role in ("report", "heldout"):
-            verdicts += [{**v.row(), "method": name, "cluster": item.source, "language": item.language} for v in spec.verdicts(item, a.text, role)]
+            verdicts += [
+                {**v.row(), "method": name, "cluster": item.source, "language": item.language} for v in spec.verdicts(item, a.text, role)
+            ]
     if task:
         plain = ask(task, Sampling(options.max_new_tokens), lambda item: item.messages)
         rows += [_response(name, item, a, "task") for item, a in zip(task, plain, strict=True)]

@@ -68,7 +68,9 @@ class Pretrain(Stage[PretrainOptions]):
         model = LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(ctx.seed)), tokenizer, name=ctx.name)
         rows = load_rows(ctx, tokenizer, options.data, options.sequence)
         batches = Batches(rows, length=options.sequence, size=options.batch, seed=ctx.seed, pad=tokenizer.pad_id)
-        ctx.progress.say(f"{shape.preset} with {config.parameters() / 1e6:.2f} M parameters; {len(rows.tokens) / 1e6:.2f} M tokens in {len(rows)} rows")
+        ctx.progress.say(
+            f"{shape.preset} with {config.parameters() / 1e6:.2f} M parameters; {len(rows.tokens) / 1e6:.2f} M tokens in {len(rows)} rows"
+        )
         texts = validation_texts(ctx.path(options.validation), options.validation_bytes)
         before = ctx.plan.choose("bits_per_byte_before", lambda: bits_per_byte(model, texts, dtype=dtype))
         steps = plan_steps(ctx, options, model, batches, dtype)

@@ -42,7 +42,9 @@ class Reward(Stage[RewardOptions]):
         items = read_items(ctx.path(options.questions))
         policy = NormPolicy(model, model.copy(), ctx.need_spec(), items, options.policy, seed=ctx.seed, dtype=dtype)
         size = options.policy.questions * options.policy.group
-        ctx.progress.say(f"{options.steps} steps of {options.policy.questions} questions x {options.policy.group} answers = {size} answers a step")
+        ctx.progress.say(
+            f"{options.steps} steps of {options.policy.questions} questions x {options.policy.group} answers = {size} answers a step"
+        )
         last = train(model.transformer, policy.losses, steps=options.steps, options=options.train, folder=ctx.folder, progress=ctx.progress)
         if last.get("flat_groups", 0) > 0.3:
             ctx.progress.say(f"{last['flat_groups']:.0%} of the last step's groups gave no signal because all answers got the same reward")

@@ -45,7 +45,9 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
     batches = Batches(rows, length=sequence, size=options.batch, seed=ctx.seed, pad=model.tokenizer.pad_id)
     first = slice(int(rows.offsets[0]), int(rows.offsets[1]))
     show_row(ctx, model.tokenizer, rows.tokens[first].tolist(), rows.trained[first].tolist())
-    ctx.progress.say(f"{len(rows)} rows, {100 * float(rows.trained.mean()):.0f}% of their tokens learnt, {100 * batches.waste():.1f}% padding")
+    ctx.progress.say(
+        f"{len(rows)} rows, {100 * float(rows.trained.mean()):.0f}% of their tokens learnt, {100 * batches.waste():.1f}% padding"
+    )
     steps = plan_steps(ctx, options, model, batches, dtype)
     losses = partial(language_losses, model.transformer, batches, micro=options.micro_batch, dtype=dtype)
     last = train(model.transformer, losses, steps=steps, options=training, folder=ctx.folder, progress=ctx.progress)
