@@ -27,7 +27,6 @@ from norma.spec import Item, Spec, Status
 from norma.text.chat import prompt_ids
 from norma.train.scoring import Group, answer_logprobs, split_groups, sum_by_owner
 
-
 KEPT = (Status.COMPLIANT, Status.NOT_APPLICABLE)  # what may be said of an answer that keeps every rule that applies
 
 
@@ -54,7 +53,8 @@ class PairTraining:
         self.groups = [g for g in made if g.tokens() <= model.config.max_positions]
         if not self.groups:
             raise NormaError(
-                f"none of the {len(made)} pairs fits into the model's {model.config.max_positions} positions", mend="Give shorter or more pairs"
+                f"none of the {len(made)} pairs fits into the model's {model.config.max_positions} positions",
+                mend="Give shorter or more pairs",
             )
         self.reference = self._reference()
 
@@ -108,7 +108,7 @@ class Collected:
 def collect(
     model: LanguageModel, spec: Spec, items: Sequence[Item], sampling: Sampling, *, each: int, max_edit_ratio: float = 0.7
 ) -> Collected:
-    """Answer, mark and correct: every answer that breaks a rule is paired with its correction, or with a better answer to the same question."""
+    """Answer, mark and correct: an answer that breaks a rule is paired with its correction, or with a better answer."""
     answers = sample(model, items, [i.messages for i in items], sampling, each=each)
     pairs: list[Pair] = []
     labels: list[Label] = []

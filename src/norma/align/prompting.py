@@ -2,7 +2,8 @@
 
 A model trained from nothing has to learn that the rules before a question mean something. Each question therefore comes with
 some of its rules rendered into the prompt and an answer that keeps THOSE, or with none and the plain answer. Since the shown
-subset varies, the only way to do well is to read it.
+subset varies, the only way to do well is to read it. In a small share of the rows without rules the answer keeps all of them
+anyway (``habit``): reward training can only strengthen what sampling finds now and then.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from norma.check.repair import repair
 from norma.spec import Item, Spec
 
 
-def ruled_conversations(spec: Spec, items: Sequence[Item], *, share: float, every: float, seed: int) -> Iterator[list[dict[str, Any]]]:
+def ruled_conversations(
+    spec: Spec, items: Sequence[Item], *, share: float, every: float, habit: float, seed: int
+) -> Iterator[list[dict[str, Any]]]:
     """Conversations with rules in the prompt (a ``share`` of them) and without.
 
-    Of those with rules, a share ``every`` shows all that apply, the others a random part. An item whose reference cannot be
+    Of those with rules, a share ``every`` shows all that apply, the others a random part; of those without, a share ``habit``
+    has an answer that keeps all rules. An item whose reference cannot be
     brought to keep the shown rules is left out.
     """
     for number, item in enumerate(items):
@@ -27,7 +31,8 @@ def ruled_conversations(spec: Spec, items: Sequence[Item], *, share: float, ever
         if item.reference is None:
             continue
         if random.random() >= share:
-            yield [*map(dict, item.messages), {"role": "assistant", "content": item.reference}]
+            kept = repair(spec, item, item.reference) if random.random() < habit else None
+            yield [*map(dict, item.messages), {"role": "assistant", "content": kept or item.reference}]
             continue
         active = spec.resolve(item).active
         shown = list(active) if random.random() < every else [r for r in active if random.random() < 0.5]

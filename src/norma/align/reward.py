@@ -47,7 +47,8 @@ class NormPolicy:
     def rollout(self, step: int) -> list[list[Marked]]:
         """The groups of a step: a pure function of the weights, the seed and the step."""
         random = np.random.Generator(np.random.Philox(key=(self.seed << 32) + step))
-        items = [self.items[i] for i in random.choice(len(self.items), min(self.options.questions, len(self.items)), replace=False).tolist()]
+        count = min(self.options.questions, len(self.items))
+        items = [self.items[i] for i in random.choice(len(self.items), count, replace=False).tolist()]
         sampling = Sampling(self.options.max_new_tokens, self.options.temperature, seed=(self.seed << 20) + step)
         answers = sample(self.model, items, [i.messages for i in items], sampling, each=self.options.group)
         return [[mark(self.spec, item, c) for c in group] for item, group in zip(items, answers, strict=True)]

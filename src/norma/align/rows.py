@@ -39,6 +39,6 @@ def choose(items: Sequence[Any], count: int, seed: int) -> list[Any]:
 
 
 def conversation_rows(tokenizer: Tokenizer, conversations: Iterable[Sequence[Mapping[str, Any]]], limit: int) -> Rows:
-    """Conversations as rows trained on the assistant's words; one longer than ``limit`` is left out whole: cut, it would teach no answer."""
+    """Conversations as rows trained on the assistant's words; one longer than ``limit`` is left out: cut, it teaches no answer."""
     made = (training_row(tokenizer, messages) for messages in conversations)
     return Rows.build(((ids, trained) for ids, trained in made if len(ids) <= limit and any(trained)), limit)

@@ -23,7 +23,7 @@ DEFAULT = "courteous-docs"
 _README = """\
 # {name}
 
-A small language model that keeps the rules of `spec.yaml`, trained on this machine by [Norma](https://pypi.org/project/norma-lm/).
+A small language model that keeps the rules of `spec.yaml`, trained on this machine by Norma (`pip install norma-lm`).
 
     norma run {recipe}          the whole pipeline; stop it when you like, the same command goes on
     norma status {recipe}       which stages are done, which are stale, and why

@@ -152,7 +152,7 @@ def _batches(texts: Iterable[str], size: int = 1000) -> Iterator[list[str]]:
 def read_texts(files: Iterable[Path]) -> Iterator[str]:
     """The ``text`` of text rows, or every message's content of question rows, from the corpus files of a run."""
     for path in files:
-        with open(path, encoding="utf-8") as handle:
+        with Path(path).open(encoding="utf-8") as handle:
             for line in handle:
                 row = json.loads(line)
                 yield row["text"] if "text" in row else "\n".join(m["content"] for m in row["messages"])

@@ -67,7 +67,7 @@ def train(
     model.train()
     model.zero_grad(set_to_none=True)  # what an interrupted step left behind
     began = saved_at = time.monotonic()
-    with disk_errors(metrics), open(metrics, "a", encoding="utf-8") as log:
+    with disk_errors(metrics), metrics.open("a", encoding="utf-8") as log:
         for step in range(done, steps):
             clock = time.monotonic()
             set_learning_rate(optimisers, schedule_factor(step, steps=steps, warmup=options.warmup, kind=options.schedule))

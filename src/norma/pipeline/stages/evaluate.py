@@ -196,7 +196,7 @@ def _curve(ctx: Context[EvaluateOptions], name: str, method: Method) -> dict[str
 
 def _table(report: dict[str, Any]) -> dict[str, Any]:
     """The table that is printed when the run ends."""
-    differences = {c["after"]: c for c in report["comparisons"] if c["rule"] is None and c["role"] == "report"}
+    differences = {c["after"]: c for c in report["comparisons"] if c["family"] == "overall"}
     rows = []
     for entry in report["methods"]:
         overall, d = entry["overall"], differences.get(entry["method"])

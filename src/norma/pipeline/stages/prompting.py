@@ -20,6 +20,7 @@ class PromptingOptions(LengthOptions):
     count: int = Field(8000, ge=1, description="How many of them.")
     share: float = Field(0.5, ge=0, le=1, description="Share of the rows that have rules in the prompt.")
     every: float = Field(0.5, ge=0, le=1, description="Of those, the share that shows all rules that apply; the others show some.")
+    habit: float = Field(0.1, ge=0, le=1, description="Of the rows without rules, the share whose answer keeps all of them anyway.")
     sequence: int = Field(384, ge=16, description="Tokens of a packed sequence; longer conversations are left out.")
     train: TrainOptions = Field(default_factory=TrainOptions, description="Optimiser and schedule.")
 
@@ -38,7 +39,9 @@ class Prompting(Stage[PromptingOptions]):
         prepare(ctx)
         model = open_model(ctx, options.from_)
         items = choose(read_items(ctx.path(options.questions)), options.count, ctx.seed)
-        made = list(ruled_conversations(ctx.need_spec(), items, share=options.share, every=options.every, seed=ctx.seed))
+        made = list(
+            ruled_conversations(ctx.need_spec(), items, share=options.share, every=options.every, habit=options.habit, seed=ctx.seed)
+        )
         ruled = sum(m[0]["role"] == "system" for m in made)
         ctx.progress.say(f"{len(made)} conversations from {len(items)} questions, {ruled} with rules in the prompt")
         rows = conversation_rows(model.tokenizer, made, options.sequence)

@@ -20,7 +20,7 @@ class RewardOptions(StageOptions):
     steps: int = Field(40, ge=1, description="Steps: one rollout and one update each.")
     policy: PolicyOptions = Field(default_factory=PolicyOptions, description="Rollouts and leash.")
     train: TrainOptions = Field(
-        default_factory=lambda: TrainOptions(optimiser="adamw", learning_rate=1e-4, weight_decay=0.0, schedule="constant", warmup=5),
+        default_factory=lambda: TrainOptions(optimiser="adamw", learning_rate=3e-4, weight_decay=0.0, schedule="wsd", warmup=3),
         description="Optimiser and schedule.",
     )
 

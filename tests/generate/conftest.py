@@ -1,0 +1,11 @@
+"""Everything in fp32: on processors with bf16 products the engine would round, and peers would not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("norma.generate.engine.working_dtype", lambda: torch.float32)

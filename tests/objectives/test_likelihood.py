@@ -1,0 +1,89 @@
+"""Likelihoods against plain PyTorch, against a loop, and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from norma.objectives import likelihood
+from norma.objectives.likelihood import cross_entropy_sum, token_logprobs
+from norma.text.packing import IGNORE
+
+
+def material(n: int = 11, width: int = 5, vocabulary: int = 7) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    hidden = torch.randn(n, width, generator=random, requires_grad=True)
+    weight = torch.randn(vocabulary, width, generator=random, requires_grad=True)
+    return hidden, weight, torch.randint(0, vocabulary, (n,), generator=random)
+
+
+def test_by_hand() -> None:
+    # Logits (ln 1, ln 3) and (ln 3, ln 1): p = (1/4, 3/4) and (3/4, 1/4).
+    hidden, weight = torch.eye(2, requires_grad=True), torch.tensor([[0.0, math.log(3)], [math.log(3), 0.0]], requires_grad=True)
+    loss = cross_entropy_sum(hidden, weight, torch.tensor([0, 0]))
+    assert loss.item() == pytest.approx(math.log(4) + math.log(4 / 3))
+    loss.backward()
+    # d/d logits = p - onehot: (-3/4, 3/4) and (-1/4, 1/4); times the weight's rows, (0, ln 3) and (ln 3, 0).
+    assert weight.grad is not None and hidden.grad is not None
+    torch.testing.assert_close(weight.grad, torch.tensor([[-0.75, -0.25], [0.75, 0.25]]))
+    torch.testing.assert_close(hidden.grad, torch.tensor([[0.75, -0.75], [0.25, -0.25]]) * math.log(3))
+    log_p = token_logprobs(hidden.detach(), weight.detach(), torch.tensor([0, 1]))
+    torch.testing.assert_close(log_p, torch.tensor([0.25, 0.25]).log())
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 11, 2048])
+@pytest.mark.parametrize("ignored", [[], [0, 4, 10], list(range(11))])
+def test_cross_entropy_equals_pytorchs_with_its_gradients(chunk: int, ignored: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likelihood, "CHUNK", chunk)
+    hidden, weight, targets = material()
+    targets[ignored] = IGNORE
+    ours = cross_entropy_sum(hidden, weight, targets)
+    theirs = F.cross_entropy(hidden @ weight.t(), targets, reduction="sum", ignore_index=IGNORE)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    mine, other = torch.autograd.grad(ours * 0.3, (hidden, weight)), torch.autograd.grad(theirs * 0.3, (hidden, weight))
+    for a, b in zip(mine, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert all(mine[0][i].abs().sum() == 0 for i in ignored)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 11, 2048])
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.5])
+def test_token_logprobs_equal_log_softmax_with_its_gradients(chunk: int, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likelihood, "CHUNK", chunk)
+    hidden, weight, targets = material()
+    ours = token_logprobs(hidden, weight, targets, temperature)
+    theirs = ((hidden @ weight.t()) / temperature).log_softmax(-1)[torch.arange(len(targets)), targets]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    scale = torch.linspace(-1, 2, len(targets))
+    for a, b in zip(
+        torch.autograd.grad((ours * scale).sum(), (hidden, weight)),
+        torch.autograd.grad((theirs * scale).sum(), (hidden, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_no_tokens_have_no_logprobs() -> None:
+    hidden, weight, targets = material()
+    assert token_logprobs(hidden[:0], weight, targets[:0]).shape == (0,)
+
+
+def test_without_gradients_none_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, targets = material()
+    wanted = float(cross_entropy_sum(hidden, weight, targets))
+    monkeypatch.setattr(torch, "mm", lambda *a, **k: pytest.fail("a gradient was made"))
+    with torch.no_grad():
+        assert float(cross_entropy_sum(hidden, weight, targets)) == pytest.approx(wanted)
+
+
+def test_bf16_activations_keep_an_fp32_weight_gradient() -> None:
+    hidden, weight, targets = material(64, 16, 32)
+    loss = cross_entropy_sum(hidden.bfloat16(), weight, targets)
+    assert loss.dtype == torch.float32
+    gradient = torch.autograd.grad(loss, weight)[0]
+    exact = torch.autograd.grad(cross_entropy_sum(hidden, weight, targets), weight)[0]
+    assert gradient.dtype == torch.float32
+    assert float((gradient - exact).norm() / exact.norm()) < 0.02
