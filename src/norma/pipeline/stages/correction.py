@@ -81,7 +81,8 @@ def _collect(ctx: Context[CorrectionOptions], model: LanguageModel) -> None:
         store.add(collected.labels)
         frozen = store.export(ctx.folder / "labels.jsonl")
     ctx.progress.say(
-        f"{len(collected.labels)} marks (labels.jsonl, {frozen.digest[:12]}); {collected.compliant} of {collected.answers} answers kept every rule;"
+        f"{len(collected.labels)} marks (labels.jsonl, {frozen.digest[:12]});"
+        f" {collected.compliant} of {collected.answers} answers kept every rule;"
         f" {len(collected.pairs)} pairs, {collected.uncorrected} answers that no program could correct (left for people)"
     )
     write_jsonl(ctx.folder / "norm_rows.jsonl", (_row(p, "messages") for p in collected.pairs))

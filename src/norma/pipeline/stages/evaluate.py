@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+import norma
 from norma.base.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._learning import open_model, prepare, validation_texts
+from norma.spec import Role
 
 if TYPE_CHECKING:
     import torch
 
     from norma.spec import Item, Message
+
+
+ROLES: tuple[Role, ...] = ("train", "report", "heldout")  # the train role is what a policy could have gamed: one side of the hack gap
 
 
 class Method(BaseModel):
@@ -114,7 +119,7 @@ def _answer(
     rows = [_response(name, item, a, "questions") for item, a in zip(items, answers, strict=True)]
     verdicts = []
     for item, a in zip(items, answers, strict=True):
-        for role in ("report", "heldout"):
+        for role in ROLES:
             verdicts += [
                 {**v.row(), "method": name, "cluster": item.source, "language": item.language} for v in spec.verdicts(item, a.text, role)
             ]
@@ -167,7 +172,9 @@ def _report(ctx: Context[EvaluateOptions], results: dict[str, Any], items: Seque
         "frequent_reference": most_frequent(row["messages"][-1]["content"] for row in read_jsonl(ctx.path(options.references))),
         "margin": options.margin,
         "seeds": 1,
-        "run": {"stage": ctx.name, "questions": len(items), "seed": ctx.seed},
+        "run": {"questions": len(items), "seed": ctx.seed, "norma": norma.__version__},
+        "lineage": _lineage(ctx),
+        "bits_per_byte_before": _untrained(ctx),
     }
     verdicts = (row for r in results.values() for row in r["verdicts"])
     report = build_report(answers, verdicts, extras, spec, seed=ctx.seed)  # type: ignore[arg-type]
@@ -175,6 +182,25 @@ def _report(ctx: Context[EvaluateOptions], results: dict[str, Any], items: Seque
     write_text(ctx.folder / "report.html", render_html(report))
     write_text(ctx.folder / "junit.xml", junit_xml(report))
     return {"publish": ["report.html", "report.json", "junit.xml"], "table": _table(report), "talk": _best(ctx, report)}
+
+
+def _lineage(ctx: Context[EvaluateOptions]) -> list[dict[str, Any]]:
+    """Where the evaluated artefacts come from: stage, content digest, digests of what it was made from."""
+    found = []
+    for folder in dict.fromkeys(ctx.inputs.values()):
+        if (folder / "lineage.json").exists():
+            row = read_json(folder / "lineage.json")
+            found.append({"stage": row["stage"], "digest": row["content"], "inputs": sorted(row["identity"].get("inputs", {}).values())})
+    return found
+
+
+def _untrained(ctx: Context[EvaluateOptions]) -> float | None:
+    """Bits per byte of the model before its first step, which its pretrain stage froze in plan.json."""
+    for method in ctx.options.methods.values():
+        plan = ctx.path(method.model) / "plan.json"
+        if plan.exists() and "bits_per_byte_before" in (values := read_json(plan)):
+            return float(values["bits_per_byte_before"])
+    return None
 
 
 def _curve(ctx: Context[EvaluateOptions], name: str, method: Method) -> dict[str, Any] | None:
