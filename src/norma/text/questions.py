@@ -38,7 +38,7 @@ ASK: dict[str, dict[Language, tuple[str, ...]]] = {
             "`{name}` 的用途是什么？",
             "`{name}` 的作用是什么？",
             "能说说 `{name}` 做什么吗？",
-            "请问 `{name}` 是干什么的？",
+            "您好，请问 `{name}` 是干什么的？",
         ),
     },
     "text": {
