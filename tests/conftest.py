@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,13 @@ CORPUS = [
     "`time.sleep` 有什么作用？您好：`time.sleep` waits for 12 seconds.",
     "Of course: the entry does not say what `os.path.join` does.",
 ] * 5
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """A job that a script starts in the background inherits "ignore Ctrl-C", and so would every process a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
