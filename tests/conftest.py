@@ -57,7 +57,7 @@ def make_model(tiny_tokenizer: Tokenizer) -> Callable[..., LanguageModel]:
         from norma.lm import LanguageModel
         from norma.nn import ModelConfig, Transformer
 
-        config = ModelConfig(family, len(tiny_tokenizer), 24, 2, 4, 2, 6, 40, max_positions, qk_norm=family == "qwen3")
+        config = ModelConfig(family, len(tiny_tokenizer), 24, 2, 4, 2, 6, 40, max_positions, qk_norm="head" if family == "qwen3" else "none")
         generator = torch.Generator().manual_seed(seed)
         transformer = Transformer(config)
         with torch.no_grad():

@@ -49,8 +49,8 @@ def read(path: Path) -> Transformer:
         "feed_forward.down": take(layers, width, feed_forward),
         "feed_forward.up": take(layers, feed_forward, width),
     }
-    state |= {f"blocks.{i}.{kind}.weight": tensors[i] for kind, tensors in kinds.items() for i in range(layers)}
-    state["norm.weight"] = take(width)
+    state |= {f"decoder.blocks.{i}.{kind}.weight": tensors[i] for kind, tensors in kinds.items() for i in range(layers)}
+    state["decoder.norm.weight"] = take(width)
     model = Transformer(config)
     model.load_state_dict(state)
     assert config.parameters() == at == 260_032

@@ -13,8 +13,9 @@ from norma.base.errors import NormaError
 from norma.lm import LanguageModel
 from norma.nn import Cache, Mask, ModelConfig, Transformer, preset
 from norma.nn import attention as attention_module
-from norma.nn.attention import additive, attend
+from norma.nn.attention import attend
 from norma.nn.layers import working_weights
+from norma.nn.mask import Seen, additive
 
 Make = Callable[..., LanguageModel]
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
@@ -99,7 +100,7 @@ def test_written_out_attention_equals_pytorchs(heads: int, groups: int) -> None:
     q = torch.randn(2, heads, 7, 10, generator=random, requires_grad=True)
     k, v = (torch.randn(2, groups, 7, 10, generator=random, requires_grad=True) for _ in range(2))
     allowed = (torch.rand(2, 1, 7, 7, generator=random) > 0.4) | torch.eye(7, dtype=torch.bool)
-    ours = attend(q, k, v, additive(allowed, torch.float32))
+    ours = attend(q, k, v, Seen(additive(allowed, torch.float32)))
     theirs = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=True)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     weight = torch.randn(ours.shape, generator=random)
@@ -129,7 +130,7 @@ def test_parameters_are_counted_right(name: str, tied: bool, bias: bool) -> None
 def test_flops_by_hand() -> None:
     # One layer, width 4, one head of 2 and its key/value head: 4*2*4 = 32 weights of attention; 3*4*8 = 96; vocabulary 5*4 = 20.
     config = ModelConfig("llama", 5, 4, 1, 1, 1, 2, 8, 16)
-    assert config.flops_per_token(10) == 6 * (32 + 96 + 20) + 6 * 1 * 1 * 2 * 10
+    assert config.flops_per_token(10) == 6 * (32 + 96 + 20) + 6 * 1 * 1 * 2 * (10 + 1)  # a query sees (10 + 1) / 2 keys
     assert config.kv_cache_bytes(10, 2) == 2 * 10 * 2 * 2
 
 
@@ -141,7 +142,7 @@ def test_a_new_model_begins_as_the_identity_and_from_its_seed() -> None:
     assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
     ids = torch.arange(6)[None]
     embedded = made[0].embedding.weight[ids]
-    torch.testing.assert_close(made[0].hidden(ids), made[0].norm(embedded))
+    torch.testing.assert_close(made[0].hidden(ids), made[0].stack.norm(embedded))
 
 
 def test_working_weights_are_a_view_for_a_while(model: Transformer) -> None:

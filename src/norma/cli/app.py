@@ -27,6 +27,7 @@ COMMANDS = {
     "generate": "norma.cli.generate:generate",
     "check": "norma.cli.check:check",
     "serve": "norma.cli.serve:serve",
+    "import": "norma.cli.import_:import_",
     "data check": "norma.cli.data:check",
     "spec lint": "norma.cli.spec:lint",
     "spec show": "norma.cli.spec:show",

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from norma.base.errors import NormaError
 from norma.base.platform import working_dtype
@@ -97,7 +96,7 @@ def _decode(
     alive = list(range(len(prompts)))  # the prompt that each row of the batch belongs to
     done = [False] * len(prompts)
     for step in range(new):
-        token = choose(F.linear(last, weight).float(), sampling, generator)
+        token = choose(model.transformer.scores(model.transformer.features(last), weight), sampling, generator)
         for row, t in zip(alive, token.tolist(), strict=True):
             if not done[row]:
                 answers[row].append(t)
@@ -150,7 +149,7 @@ def stream(model: LanguageModel, prompt: Sequence[int], sampling: Sampling) -> I
         cache, last, positions = _prefill(model, [prompt], new, dtype)
         weight = model.transformer.head_weight().detach().to(dtype)
         for _ in range(new):
-            token = choose(F.linear(last, weight).float(), sampling, generator)
+            token = choose(model.transformer.scores(model.transformer.features(last), weight), sampling, generator)
             ids.append(int(token))
             so_far = finish(model, ids, sampling)
             if so_far.finish_reason == "stop":

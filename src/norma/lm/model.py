@@ -1,27 +1,29 @@
 """LanguageModel: tokenizer + Transformer, read from and written to a Hugging Face model folder.
 
+    config.json ─→ ModelConfig ─→ Transformer ←─ name table ←─ *.safetensors     (norma.nn.layout, norma.lm.weights)
+    tokenizer.json, or older vocabulary files ─→ Tokenizer, or none
+
 What is written, ``transformers`` and ``vllm`` open as they are; weights are safetensors, nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from norma.base.errors import NormaError
-from norma.base.files import disk_errors, read_json, write_json
-from norma.nn import Mask, ModelConfig, Transformer
-from norma.nn.names import config_from_hf, config_to_hf, from_hf, to_hf
+from norma.base.files import read_json, write_json
+from norma.lm.weights import MAX_SHARD_BYTES, read_weights, write_weights
+from norma.nn import Mask, ModelConfig, Transformer, Watch, config_from_hf, config_to_hf, from_hf
+from norma.nn.lora import plain_state
 from norma.text.chat import prompt_ids
 from norma.text.tokenizer import Tokenizer
+from norma.text.vocabularies import exists as has_tokenizer
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -39,51 +41,69 @@ class LanguageModel:
 
     Attributes:
         transformer: the network; parameters in fp32.
-        tokenizer: text to ids and back, chat template included.
+        tokenizer: text to ids and back, chat template included. A model without one reads ids, and says so when it is asked for text.
         lineage: where it comes from (``norma.json``).
         name: the folder's name.
     """
 
     def __init__(
-        self, transformer: Transformer, tokenizer: Tokenizer, *, lineage: dict[str, Any] | None = None, name: str = "model"
+        self, transformer: Transformer, tokenizer: Tokenizer | None, *, lineage: dict[str, Any] | None = None, name: str = "model"
     ) -> None:
-        if len(tokenizer) > transformer.config.vocab_size:
+        if tokenizer is not None and len(tokenizer) > transformer.config.vocab_size:
             raise NormaError(f"the tokenizer has {len(tokenizer)} tokens, the model only {transformer.config.vocab_size}", where=name)
-        self.transformer, self.tokenizer, self.lineage, self.name = transformer, tokenizer, lineage or {}, name
+        self.transformer, self._tokenizer, self.lineage, self.name = transformer, tokenizer, lineage or {}, name
         self.engine: Engine | None = None
 
     @property
     def config(self) -> ModelConfig:
         return self.transformer.config
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises NormaError where the model has none."""
+        if self._tokenizer is None:
+            raise NormaError(
+                "this model has no tokenizer: it reads and writes ids, no text",
+                where=self.name,
+                mend="Put its tokenizer.json beside config.json and open it again",
+            )
+        return self._tokenizer
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return self._tokenizer is not None
+
     def copy(self) -> LanguageModel:
         """The same model with weights of its own (a frozen reference, or a branch to train)."""
-        twin = LanguageModel(copy.deepcopy(self.transformer), self.tokenizer, lineage=dict(self.lineage), name=self.name)
+        twin = LanguageModel(copy.deepcopy(self.transformer), self._tokenizer, lineage=dict(self.lineage), name=self.name)
         twin.engine = self.engine
         return twin
 
     # ── files ──
-    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write the model folder: config.json, model.safetensors, tokenizer, generation_config.json, norma.json."""
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+        """Write the model folder: config.json, model.safetensors, tokenizer, generation_config.json, norma.json.
+
+        More than ``max_shard_bytes`` of weights make several files and an index. LoRA is folded in; :mod:`norma.lm.adapter` saves it alone.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        tokenizer = self.tokenizer
-        ends = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
-        state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.transformer.state_dict().items()}
-        with disk_errors(folder):
-            temporary = folder / ".model.safetensors.tmp"
-            save_file(to_hf(self.config, state), temporary, metadata={"format": "pt"})
-            temporary.replace(folder / "model.safetensors")
+        tokenizer = self._tokenizer
+        ends = {name: getattr(tokenizer, f"{name}_id", None) for name in ("bos", "eos", "pad")}
+        write_weights(folder, self.config, plain_state(self.transformer), dtype, max_shard_bytes)
         write_json(folder / "config.json", config_to_hf(self.config, **ends) | {"torch_dtype": str(dtype).removeprefix("torch.")})
         write_json(
             folder / "generation_config.json",
             {"bos_token_id": ends["bos"], "eos_token_id": ends["eos"], "pad_token_id": ends["pad"], "do_sample": False},
         )
-        tokenizer.save(folder)
+        if tokenizer is not None:
+            tokenizer.save(folder)
         write_json(folder / "norma.json", self.lineage)
 
     @staticmethod
     def load(folder: str | Path) -> LanguageModel:
-        """Open a Hugging Face model folder of a known family. Missing or surplus tensors raise and name themselves."""
+        """Open a Hugging Face model folder of a known family, with or without a tokenizer; weights become fp32.
+
+        Missing or surplus tensors raise and name themselves.
+        """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise NormaError(
@@ -92,29 +112,58 @@ class LanguageModel:
         config = config_from_hf(read_json(folder / "config.json"), folder / "config.json")
         with torch.device("meta"):
             transformer = Transformer(config)
-        state = from_hf(config, _read_weights(folder), folder)
-        for name, parameter in transformer.named_parameters():
-            if state[name].shape != parameter.shape:
-                raise NormaError(
-                    f"tensor {name} has shape {tuple(state[name].shape)}, config.json says {tuple(parameter.shape)}",
-                    where=folder,
-                    mend="The weights and config.json do not belong together",
-                )
-        transformer.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+        state = from_hf(config, read_weights(folder), folder)
+        transformer.load_state_dict({name: state.pop(name).float() for name in list(state)}, assign=True)
         transformer.requires_grad_(True)
         lineage = read_json(folder / "norma.json") if (folder / "norma.json").exists() else {}
-        return LanguageModel(transformer.eval(), Tokenizer.load(folder), lineage=lineage, name=folder.resolve().name)
+        tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
+        return LanguageModel(transformer.eval(), tokenizer, lineage=lineage, name=folder.resolve().name)
 
     # ── reading ──
     @torch.no_grad()
-    def logits(self, ids_BT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        """Next-token scores (B, T, V) in fp32 of ids (B, T) int64; ``mask`` (B, T) bool is True at real tokens."""
-        if mask_BT is None:
-            whole: Tensor = self.transformer(ids_BT)
-            return whole
-        positions = (mask_BT.long().cumsum(1) - 1).clamp(min=0)
-        padded: Tensor = self.transformer(ids_BT, Mask(padding=mask_BT), positions)
-        return padded
+    def logits(self, ids_BT: Tensor, mask_BT: Tensor | None = None, decoder_ids: Tensor | None = None) -> Tensor:
+        """Token scores (B, T, V) in fp32 of ids (B, T) int64; ``mask`` (B, T) bool is True at real tokens.
+
+        An encoder-decoder reads ``ids`` and scores ``decoder_ids``.
+        """
+        scores: Tensor = self.transformer(ids_BT, None if mask_BT is None else Mask(padding=mask_BT), decoder_ids=decoder_ids)
+        return scores
+
+    @torch.no_grad()
+    def attention(
+        self,
+        text_or_ids: str | Tensor,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        *,
+        decoder: str | Tensor | None = None,
+        stack: str | None = None,
+    ) -> Tensor:
+        """Attention weights (L, H, Tq, Tk) of chosen layers and heads (all when None) for one text.
+
+        Args:
+            text_or_ids: what is read; ids (T,) or (1, T) int64.
+            decoder: what an encoder-decoder's decoder reads.
+            stack: of an encoder-decoder, "encoder" (default), "decoder" or "cross".
+        """
+        network = self.transformer
+        stack = stack or ("decoder" if network.encoder is None else "encoder")
+        watch = Watch()
+        network(self._ids(text_or_ids), decoder_ids=None if decoder is None else self._ids(decoder), watch=watch)
+        depth = sum(name == stack for name, _ in watch.weights)
+        if not depth:
+            raise NormaError(f"this model has no '{stack}' attention", where=self.name, mend="encoder, decoder or cross")
+        for what, chosen, most in (("layer", layers, depth), ("head", heads, self.config.attention_heads)):
+            for i in chosen or ():
+                if not 0 <= i < most:
+                    raise NormaError(f"{what} {i} does not exist: this model has {most}", where=self.name, mend=f"0 to {most - 1}")
+        weights = torch.stack([watch.weights[stack, i][0] for i in (range(depth) if layers is None else layers)])
+        return weights if heads is None else weights[:, list(heads)]
+
+    def _ids(self, text_or_ids: str | Tensor) -> Tensor:
+        if isinstance(text_or_ids, Tensor):
+            return text_or_ids.reshape(1, -1)
+        return torch.tensor([self.tokenizer.encode(text_or_ids)])
 
     @torch.no_grad()
     def logprob(self, prompt: str | Messages, completion: str) -> float:
@@ -152,25 +201,3 @@ class LanguageModel:
     def stream(self, messages: Messages, **sampling: Any) -> Iterator[str]:
         """The assistant's next turn, piece by piece."""
         return self._author().stream(self, prompt_ids(self.tokenizer, messages), **sampling)
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder: one ``model.safetensors``, or the shards that its index names."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = sorted(set(read_json(index)["weight_map"].values()))
-    elif (folder / "model.safetensors").exists():
-        shards = ["model.safetensors"]
-    else:
-        pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
-        mend = f"{pickles[0]} is a pickle, which Norma never opens: save it as safetensors" if pickles else "The weights are missing"
-        raise NormaError("no model.safetensors here", where=folder, mend=mend)
-    tensors: dict[str, Tensor] = {}
-    for shard in shards:
-        if Path(shard).name != shard:
-            raise NormaError(f"the index names a file outside the folder: {shard}", where=index)
-        try:
-            tensors |= load_file(folder / shard)
-        except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
-            raise NormaError(f"not readable as safetensors ({error})", where=folder / shard, mend="Fetch or save the file again") from None
-    return tensors

@@ -1,133 +1,123 @@
-"""Our tensor names beside a Hugging Face layout's: one table a family gives both directions.
+"""Our tensor names beside a Hugging Face layout's, with small invertible transforms: one table a family gives both directions.
 
-``{i}`` stands for a layer. What the table does not name is an error: nothing is dropped or left at its initial value.
+    Row("decoder.blocks.{i}.attention.query.weight", "model.layers.{i}.self_attn.q_proj.weight")
+    Row(("...query.weight", "...key.weight", "...value.weight"), "...c_attn.weight", fused(dim=0, then=transposed))
+
+``{i}`` stands for a layer of the stack that our name begins with; ``{e}`` (theirs only) for an expert: ours holds all of a layer's
+experts in one tensor whose first axis counts them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from norma.base.errors import NormaError
 from norma.nn.config import ModelConfig
 
-_LLAMA = (
-    ("embedding.weight", "model.embed_tokens.weight"),
-    ("blocks.{i}.attention_norm.weight", "model.layers.{i}.input_layernorm.weight"),
-    ("blocks.{i}.attention.query.weight", "model.layers.{i}.self_attn.q_proj.weight"),
-    ("blocks.{i}.attention.key.weight", "model.layers.{i}.self_attn.k_proj.weight"),
-    ("blocks.{i}.attention.value.weight", "model.layers.{i}.self_attn.v_proj.weight"),
-    ("blocks.{i}.attention.output.weight", "model.layers.{i}.self_attn.o_proj.weight"),
-    ("blocks.{i}.feed_forward_norm.weight", "model.layers.{i}.post_attention_layernorm.weight"),
-    ("blocks.{i}.feed_forward.gate.weight", "model.layers.{i}.mlp.gate_proj.weight"),
-    ("blocks.{i}.feed_forward.up.weight", "model.layers.{i}.mlp.up_proj.weight"),
-    ("blocks.{i}.feed_forward.down.weight", "model.layers.{i}.mlp.down_proj.weight"),
-    ("norm.weight", "model.norm.weight"),
-)
-_QWEN3 = (
-    *_LLAMA,
-    ("blocks.{i}.attention.query_norm.weight", "model.layers.{i}.self_attn.q_norm.weight"),
-    ("blocks.{i}.attention.key_norm.weight", "model.layers.{i}.self_attn.k_norm.weight"),
-)
-_HEAD = (("head.weight", "lm_head.weight"),)
-NAMES = {"llama": _LLAMA, "qwen3": _QWEN3}
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+Convert = Callable[[ModelConfig, list[Tensor]], list[Tensor]]
 
 
-def name_pairs(config: ModelConfig) -> dict[str, str]:
-    """Every tensor of a model of this config: our name → theirs."""
-    rows = NAMES[config.family] + (() if config.tie_embeddings else _HEAD)
-    pairs = {}
-    for ours, theirs in rows:
-        for i in range(config.layers) if "{i}" in ours else (0,):
-            pairs[ours.format(i=i)] = theirs.format(i=i)
-    return pairs
+@dataclass(frozen=True)
+class Transform:
+    """Two inverse functions on lists of tensors: ``write`` makes theirs from ours, ``read`` ours from theirs."""
+
+    write: Convert
+    read: Convert
+
+    def then(self, after: Transform) -> Transform:
+        """Write: this one first; read: this one last."""
+        return Transform(lambda c, ours: after.write(c, self.write(c, ours)), lambda c, theirs: self.read(c, after.read(c, theirs)))
 
 
-def to_hf(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict under the layout's names."""
-    pairs = name_pairs(config)
-    assert set(state) == set(pairs), sorted(set(state) ^ set(pairs))
-    return {pairs[name]: tensor for name, tensor in state.items()}
+@dataclass(frozen=True)
+class Row:
+    """Tensors of ours that make up tensors of theirs.
+
+    Args:
+        ours, theirs: a name, or several for a transform that joins or splits.
+        transform: None: the tensors are the same.
+        layers: the values of ``{i}``; None: all layers of the stack that ours begins with.
+    """
+
+    ours: str | tuple[str, ...]
+    theirs: str | tuple[str, ...]
+    transform: Transform | None = None
+    layers: Iterable[int] | None = None
+
+    def expand(self, config: ModelConfig) -> list[tuple[tuple[str, ...], tuple[str, ...], Transform | None]]:
+        """The row for every layer, ``{e}`` written out."""
+        ours = (self.ours,) if isinstance(self.ours, str) else self.ours
+        theirs = (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+        if any("{e}" in name for name in theirs):
+            assert config.experts is not None
+            theirs = tuple(name.replace("{e}", str(e)) for name in theirs for e in range(config.experts.count))
+        layers: Iterable[int] = (0,)
+        if "{i}" in ours[0]:
+            layers = range(depth(config, ours[0].partition(".")[0])) if self.layers is None else self.layers
+        return [
+            (tuple(n.replace("{i}", str(i)) for n in ours), tuple(n.replace("{i}", str(i)) for n in theirs), self.transform) for i in layers
+        ]
 
 
-def from_hf(config: ModelConfig, state: Mapping[str, Tensor], where: object) -> dict[str, Tensor]:
-    """A layout's state dict under our names. Missing, surplus and misshapen tensors are errors that name themselves."""
-    pairs = {theirs: ours for ours, theirs in name_pairs(config).items()}
-    present = dict(state)
-    if config.tie_embeddings:
-        present.pop("lm_head.weight", None)  # some writers store the tied head twice
-    present = {name: tensor for name, tensor in present.items() if not name.endswith("rotary_emb.inv_freq")}
-    missing, surplus = sorted(set(pairs) - set(present)), sorted(set(present) - set(pairs))
-    for problem, names in (("missing", missing), ("surplus", surplus)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise NormaError(
-                f"{problem} tensors for {config.family}: {', '.join(names[:3])}{more}",
-                where=where,
-                mend="The weights and config.json do not belong together; fetch or save the folder again",
-            )
-    return {ours: present[theirs] for theirs, ours in pairs.items()}
+def depth(config: ModelConfig, stack: str) -> int:
+    """Blocks of the stack called ``encoder`` or ``decoder``."""
+    if stack == "encoder" and config.kind == "encoder-decoder":
+        return config.encoder_layers
+    return config.layers
 
 
-def config_to_hf(config: ModelConfig, *, bos: int | None, eos: int | None, pad: int | None) -> dict[str, Any]:
-    """``config.json`` as ``transformers`` reads it."""
-    return {
-        "architectures": [ARCHITECTURES[config.family]],
-        "model_type": config.family,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.attention_heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_size,
-        "intermediate_size": config.feed_forward_width,
-        "max_position_embeddings": config.max_positions,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "attention_bias": config.attention_bias,
-        "mlp_bias": False,
-        "hidden_act": "silu",
-        "tie_word_embeddings": config.tie_embeddings,
-        "initializer_range": config.initializer_range,
-        "bos_token_id": bos,
-        "eos_token_id": eos,
-        "pad_token_id": pad,
-        "torch_dtype": "float32",
-    }
+def _heads(config: ModelConfig) -> tuple[int, int, int]:
+    return config.attention_heads, config.kv_heads, config.head_size
 
 
-def config_from_hf(values: Mapping[str, Any], where: object) -> ModelConfig:
-    """Read ``config.json``. A family or a setting that this version cannot honour is refused by name."""
-    family = values.get("model_type")
-    if family not in NAMES:
-        raise NormaError(f"model type '{family}' is not supported yet", where=where, mend=f"Supported: {', '.join(sorted(NAMES))}")
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise NormaError(f"rotary scaling '{rope.get('rope_type', rope.get('type'))}' is not supported yet", where=where)
-    refused = {"hidden_act": "silu", "mlp_bias": False, "attention_bias": False, "use_sliding_window": False}
-    for key, only in refused.items():
-        if values.get(key, only) != only:
-            raise NormaError(f"{key} = {values[key]!r} is not supported yet", where=where, mend=f"Supported: {only!r}")
-    try:
-        heads, width = values["num_attention_heads"], values["hidden_size"]
-        return ModelConfig(
-            family=family,
-            vocab_size=values["vocab_size"],
-            width=width,
-            layers=values["num_hidden_layers"],
-            attention_heads=heads,
-            kv_heads=values.get("num_key_value_heads") or heads,
-            head_size=values.get("head_dim") or (128 if family == "qwen3" else width // heads),
-            feed_forward_width=values["intermediate_size"],
-            max_positions=values.get("max_position_embeddings", 2048),
-            norm_eps=values.get("rms_norm_eps", 1e-6),
-            rope_theta=float(values.get("rope_theta") or rope.get("rope_theta") or 10000.0),
-            qk_norm=family == "qwen3",
-            tie_embeddings=bool(values.get("tie_word_embeddings", False)),
-            initializer_range=values.get("initializer_range", 0.02),
-        )
-    except KeyError as error:
-        raise NormaError(f"config.json lacks {error}", where=where) from None
+def _each(change: Callable[[Tensor], Tensor]) -> Convert:
+    return lambda config, tensors: [change(t) for t in tensors]
+
+
+transposed = Transform(_each(lambda t: t.t().contiguous()), _each(lambda t: t.t().contiguous()))
+"""(out, in) ↔ (in, out): GPT-2's Conv1D."""
+
+row_vector = Transform(_each(lambda t: t[None]), _each(lambda t: t[0]))
+"""(V,) ↔ (1, V): Marian's and BART's final_logits_bias."""
+
+stacked = Transform(lambda config, ours: list(ours[0].unbind(0)), lambda config, theirs: [torch.stack(theirs)])
+"""One tensor with an axis of experts ↔ a tensor per expert."""
+
+
+def concatenated(sizes: Callable[[ModelConfig], Sequence[int]]) -> Transform:
+    """Several tensors ↔ one, joined along the first axis; ``sizes`` are the lengths of the parts."""
+    return Transform(
+        lambda config, ours: [torch.cat(ours)],
+        lambda config, theirs: [part.contiguous() for part in torch.split(theirs[0], list(sizes(config)))],
+    )
+
+
+def _qkv_sizes(config: ModelConfig) -> tuple[int, int, int]:
+    heads, groups, size = _heads(config)
+    return heads * size, groups * size, groups * size
+
+
+qkv = concatenated(_qkv_sizes)
+"""Query, key and value ↔ one tensor, the three after each other (GPT-2, ModernBERT)."""
+
+gate_up = concatenated(lambda config: (config.feed_forward_width, config.feed_forward_width))
+"""Gate and up ↔ one tensor (ModernBERT)."""
+
+
+def _interleave(config: ModelConfig, ours: list[Tensor]) -> list[Tensor]:
+    heads, _, size = _heads(config)
+    parts = [t.reshape(heads, size, *t.shape[1:]) for t in ours]
+    return [torch.cat(parts, dim=1).reshape(3 * heads * size, *ours[0].shape[1:])]
+
+
+def _separate(config: ModelConfig, theirs: list[Tensor]) -> list[Tensor]:
+    heads, _, size = _heads(config)
+    whole = theirs[0].reshape(heads, 3 * size, *theirs[0].shape[1:])
+    return [part.reshape(heads * size, *part.shape[2:]).contiguous() for part in torch.split(whole, size, dim=1)]
+
+
+qkv_by_head = Transform(_interleave, _separate)
+"""Query, key and value ↔ one tensor, head after head (GPT-NeoX)."""

@@ -1,48 +1,74 @@
-"""Families as functions that return a config. A new family is a function here and a table in ``names.py``."""
+"""Families and their published sizes by name.
+
+    preset("llama", width=..., layers=..., ...) ─→ ModelConfig      a family in sizes of your own
+    published("gpt2-medium")                    ─→ ModelConfig      a model as its paper has it: FAMILY, or FAMILY-SIZE
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
 
 from norma.base.errors import NormaError, nearest
 from norma.nn.config import ModelConfig
+from norma.nn.families import FAMILIES, Family
 
 
-def llama(
-    *, vocab_size: int, width: int, layers: int, head_size: int = 64, kv_heads: int | None = None, max_positions: int = 512
-) -> ModelConfig:
-    """Llama (Touvron et al., 2302.13971): pre-norm RMS, rotary, SwiGLU, no biases; tied embeddings as its small versions have."""
-    heads = width // head_size
-    return ModelConfig(
-        family="llama",
-        vocab_size=vocab_size,
-        width=width,
-        layers=layers,
-        attention_heads=heads,
-        kv_heads=kv_heads or heads,
-        head_size=head_size,
-        feed_forward_width=round(width * 8 / 3 / 64) * 64,
-        max_positions=max_positions,
-    )
-
-
-def qwen3(
-    *, vocab_size: int, width: int, layers: int, head_size: int = 64, kv_heads: int | None = None, max_positions: int = 512
-) -> ModelConfig:
-    """Qwen3 (2505.09388): Llama with RMS-normed queries and keys."""
-    from dataclasses import replace
-
-    base = llama(vocab_size=vocab_size, width=width, layers=layers, head_size=head_size, kv_heads=kv_heads, max_positions=max_positions)
-    return replace(base, family="qwen3", qk_norm=True, norm_eps=1e-6)
-
-
-PRESETS: dict[str, Callable[..., ModelConfig]] = {"llama": llama, "qwen3": qwen3}
-
-
-def preset(name: str, **sizes: int) -> ModelConfig:
+def preset(name: str, **sizes: Any) -> ModelConfig:
     """The config of a family by name. Unknown names and sizes that do not fit are errors that say so."""
-    if name not in PRESETS:
-        raise NormaError(f"unknown model preset '{name}'", mend=nearest(name, PRESETS))
-    if sizes["width"] % sizes.get("head_size", 64):
-        raise NormaError(f"width {sizes['width']} is not a multiple of head_size {sizes.get('head_size', 64)}", mend="Choose a multiple")
-    return PRESETS[name](**sizes)
+    if name not in FAMILIES:
+        raise NormaError(f"unknown model preset '{name}'", mend=nearest(name, FAMILIES))
+    family = FAMILIES[name]
+    made = _bound(family, sizes)
+    width, head_size = made["width"], made.get("head_size")
+    if head_size and made.get("attention_heads") is None and width % head_size:
+        raise NormaError(f"width {width} is not a multiple of head_size {head_size}", mend="Choose a multiple")
+    return _made(family, sizes)
+
+
+def published(name: str) -> ModelConfig:
+    """The config of a published model, such as ``gpt2``, ``gpt2-medium`` or ``llama-7b``; a family's name alone means its first size.
+
+    Raises NormaError with the nearest name when there is none of this one.
+    """
+    family, size = find(name)
+    return _made(family, family.sizes[size])
+
+
+def find(name: str) -> tuple[Family, str]:
+    """The family and the size that ``name`` stands for. Raises NormaError with the nearest name."""
+    models = names()
+    if name not in models:
+        close = difflib.get_close_matches(name, models, n=1, cutoff=0.6)
+        raise NormaError(f"unknown model '{name}'", mend=nearest(name, close or FAMILIES))
+    return models[name]
+
+
+def names() -> dict[str, tuple[Family, str]]:
+    """Every name that :func:`published` knows → its family and size."""
+    found: dict[str, tuple[Family, str]] = {}
+    for family in FAMILIES.values():
+        for size in family.sizes:
+            found.setdefault(family.name, (family, size))
+            found[f"{family.name}-{size}"] = family, size
+    return found
+
+
+def _bound(family: Family, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """``sizes`` with the preset's defaults. Raises NormaError for an argument that it does not have, or lacks."""
+    try:
+        bound = inspect.signature(family.preset).bind(**sizes)
+    except TypeError as error:
+        known = inspect.signature(family.preset).parameters
+        raise NormaError(f"preset '{family.name}': {error}", mend=f"It takes {', '.join(known)}") from None
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _made(family: Family, sizes: Mapping[str, Any]) -> ModelConfig:
+    try:
+        return family.preset(**sizes)
+    except ValueError as error:
+        raise NormaError(f"preset '{family.name}': {error}") from None

@@ -5,6 +5,8 @@ Letters: N tokens, W width, V vocabulary. The head's product is made a chunk of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,63 +19,118 @@ from norma.text.packing import IGNORE
 CHUNK = 2048  # tokens whose logits exist at one time
 
 
-def cross_entropy_sum(hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor) -> Tensor:
+def cross_entropy_sum(
+    hidden_NW: Tensor,
+    weight_VW: Tensor,
+    targets_N: Tensor,
+    *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    compiled: bool = False,
+) -> Tensor:
     """Sum of -log p(target) in nats over the targets that are not ``IGNORE``: generative language modelling.
 
     L = -sum_t log p(x_t | x_<t)            (GPT-1, Radford et al. 2018, eq. 1)
 
     A sum, not a mean: the caller divides by the number of targets of the whole step, so that gradient accumulation,
-    padding and ranks do not change the gradient. Gradients of both arguments are made in the forward pass, chunk by chunk.
+    padding and ranks do not change the gradient. Gradients are made in the forward pass, chunk by chunk.
+
+    Scores are hidden weight^T + ``bias`` (V,), then cap * tanh(scores / cap) where there is a ``softcap`` (Gemma 2, 2408.00118).
+    ``compiled``: what happens between the matrix products is one fused kernel made by torch.compile.
     """
     if not torch.is_grad_enabled():  # inside a Function this can no longer be told, and the gradients cost twice the loss
-        hidden_NW, weight_VW = hidden_NW.detach(), weight_VW.detach()
+        hidden_NW, weight_VW, bias = hidden_NW.detach(), weight_VW.detach(), None if bias is None else bias.detach()
     kept = targets_N != IGNORE
     if not bool(kept.all()):
         hidden_NW, targets_N = hidden_NW[kept], targets_N[kept]
-    loss: Tensor = _CrossEntropySum.apply(hidden_NW, weight_VW, targets_N)  # type: ignore[no-untyped-call]  # torch has no types here
+    loss: Tensor = _CrossEntropySum.apply(hidden_NW, weight_VW, targets_N, bias, softcap, compiled)  # type: ignore[no-untyped-call]  # torch has no types here
     return loss
 
 
 class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        w = weight.to(hidden.dtype)
-        needs = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, softcap: float | None, compiled: bool
+    ) -> Tensor:
+        w, between = weight.to(hidden.dtype), _fused() if compiled else nats_and_gradient
+        needs = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(hidden) if needs else None
         grad_weight = torch.zeros_like(weight) if needs else None
+        grad_bias = torch.zeros_like(bias) if needs and bias is not None else None
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(targets), CHUNK):
             h, t = hidden[start : start + CHUNK], targets[start : start + CHUNK]
-            log_p = F.log_softmax(F.linear(h, w).float(), dim=-1)
-            total -= log_p.gather(1, t[:, None]).sum()
+            nats, p = between(F.linear(h, w), t, bias, softcap)
+            total += nats
             if grad_hidden is not None and grad_weight is not None:
-                p = log_p.exp_()
-                p[torch.arange(len(t), device=t.device), t] -= 1.0  # d(-log p_t)/d logits = p - onehot
-                p = p.to(hidden.dtype)
+                if grad_bias is not None:
+                    grad_bias += p.sum(0, dtype=torch.float32)
                 torch.mm(p, w, out=grad_hidden[start : start + CHUNK])
                 grad_weight += torch.mm(p.t(), h)
-        ctx.grads = (grad_hidden, grad_weight)
+        ctx.grads = (grad_hidden, grad_weight, grad_bias)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, Tensor | None, None, None]:
         (scale,) = grad_outputs
-        grad_hidden, grad_weight = ctx.grads
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None
+        grad_hidden, grad_weight, grad_bias = ctx.grads
+        bias = None if grad_bias is None else grad_bias * scale
+        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, bias, None, None
 
 
-def token_logprobs(hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor, temperature: float = 1.0) -> Tensor:
+def nats_and_gradient(raw_NV: Tensor, targets_N: Tensor, bias: Tensor | None, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """Sum of -log p(target), and its gradient (N, V) with respect to the raw scores, in their type."""
+    scores = _finish(raw_NV, bias, softcap)
+    log_p = F.log_softmax(scores, dim=-1)
+    nats = -log_p.gather(1, targets_N[:, None]).sum()
+    # d(-log p_t) / d score = p - onehot. A kernel compares while it writes; step by step, touching the N places is cheaper.
+    if torch.compiler.is_compiling():
+        p = log_p.exp() - (torch.arange(raw_NV.shape[1], device=raw_NV.device) == targets_N[:, None]).float()
+    else:
+        p = log_p.exp_()
+        p[torch.arange(len(targets_N), device=targets_N.device), targets_N] -= 1.0
+    if softcap is not None:
+        p = p * (1.0 - (scores / softcap).square())  # d cap tanh(x / cap) / dx
+    return nats, p.to(raw_NV.dtype)
+
+
+@cache
+def _fused() -> Callable[..., tuple[Tensor, Tensor]]:
+    return torch.compile(nats_and_gradient, dynamic=False)
+
+
+def _finish(raw: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    """Scores in fp32 of what the head's product gives."""
+    scores = raw.float() if bias is None else raw.float() + bias
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
+def _scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    return _finish(F.linear(hidden, weight), bias, softcap)
+
+
+def token_logprobs(
+    hidden_NW: Tensor,
+    weight_VW: Tensor,
+    targets_N: Tensor,
+    temperature: float = 1.0,
+    *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+) -> Tensor:
     """log p(target) in nats for every token, (N,) fp32, differentiable; logits are divided by ``temperature`` first.
 
     Each chunk's logits are made again in the backward pass, so memory does not grow with V.
     """
     chunks = [
-        torch.utils.checkpoint.checkpoint(_chunk_logprobs, h, weight_VW, t, temperature, use_reentrant=False)
+        torch.utils.checkpoint.checkpoint(_chunk_logprobs, h, weight_VW, t, temperature, bias, softcap, use_reentrant=False)
         for h, t in zip(torch.split(hidden_NW, CHUNK), torch.split(targets_N, CHUNK), strict=True)
     ]
     return torch.cat(chunks) if chunks else hidden_NW.new_zeros(0, dtype=torch.float32)
 
 
-def _chunk_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logits = F.linear(hidden, weight.to(hidden.dtype)).float() / temperature
+def _chunk_logprobs(
+    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, bias: Tensor | None, softcap: float | None
+) -> Tensor:
+    logits = _scores(hidden, weight.to(hidden.dtype), bias, softcap) / temperature
     return logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=-1)

@@ -1,4 +1,4 @@
-"""The tokenizer: byte-level BPE, trained here or opened from any ``tokenizer.json``, with its chat template.
+"""The tokenizer: byte-level BPE, trained here or opened from a folder's files, with its chat template.
 
     text ─→ encode ─→ ids                                (user text never becomes a special token)
     messages ─→ chat template (sandboxed) ─→ ids + mask  (see norma.text.chat)
@@ -17,7 +17,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from norma.base.errors import NormaError
-from norma.base.files import read_json, write_json, write_text
+from norma.base.files import write_json, write_text
+from norma.text.vocabularies import build, complete, read_config, text_of
 
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
 SPECIAL_TOKENS = (PAD, BOS, END, "<|system|>", "<|user|>", "<|assistant|>")
@@ -46,8 +47,7 @@ class Tokenizer:
         self.chat_template: str | None = config.get("chat_template")
 
     def _id(self, name: str) -> int | None:
-        token = self.config.get(name)
-        token = token.get("content") if isinstance(token, dict) else token
+        token = text_of(self.config.get(name))
         return None if token is None else self.backend.token_to_id(token)
 
     def __len__(self) -> int:
@@ -56,8 +56,7 @@ class Tokenizer:
 
     def special(self, name: str) -> str:
         """The text of ``bos_token``, ``eos_token`` or ``pad_token``; empty where the tokenizer has none."""
-        token = self.config.get(name)
-        return str(token.get("content")) if isinstance(token, dict) else (token or "")
+        return text_of(self.config.get(name)) or ""
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of ``text``, without BOS or EOS. ``<|end|>`` in the text stays text unless ``special`` is set."""
@@ -85,19 +84,20 @@ class Tokenizer:
 
     @staticmethod
     def load(folder: Path) -> Tokenizer:
-        """Open the tokenizer of a model folder. A template beside it (``chat_template.jinja``) is read too."""
-        path = Path(folder) / "tokenizer.json"
-        if not path.exists():
-            raise NormaError("no tokenizer.json here", where=folder, mend="Give a folder that holds a model or a tokenizer")
-        try:
-            backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the Rust side raises nothing narrower
-            raise NormaError(f"not a readable tokenizer ({error})", where=path) from None
-        config_path, template_path = Path(folder) / "tokenizer_config.json", Path(folder) / "chat_template.jinja"
-        config = read_json(config_path) if config_path.exists() else {}
-        if template_path.exists():
-            config["chat_template"] = template_path.read_text(encoding="utf-8")
-        return Tokenizer(backend, config)
+        """Open the tokenizer of a model folder: ``tokenizer.json``, or older vocabulary files (see :mod:`norma.text.vocabularies`).
+
+        A template beside it (``chat_template.jinja``) is read too.
+        """
+        folder = Path(folder)
+        path, config = folder / "tokenizer.json", read_config(folder)
+        if path.exists():
+            try:
+                backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+            except Exception as error:  # the Rust side raises nothing narrower
+                raise NormaError(f"not a readable tokenizer ({error})", where=path) from None
+        else:
+            backend = build(folder, config)
+        return Tokenizer(backend, complete(backend, config, folder))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -20,7 +20,7 @@ def make_optimisers(
 ) -> list[torch.optim.Optimizer]:
     """``adamw`` for everything, or ``muon`` for 2-D weights of blocks with AdamW for the rest."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for n, p in named if kind == "muon" and p.dim() == 2 and "embedding" not in n and "head" not in n]
+    matrices = [p for n, p in named if kind == "muon" and p.dim() == 2 and ".blocks." in n]
     inside = {id(p) for p in matrices}
     others = [p for _, p in named if id(p) not in inside]
     decayed, plain = [p for p in others if p.dim() >= 2], [p for p in others if p.dim() < 2]

@@ -61,7 +61,9 @@ def answer_logprobs(model: Transformer, groups: Sequence[Group], *, dtype: torch
             at += k
     mask = Mask(documents=documents, trunk=documents == 1)
     hidden = model.hidden(ids, mask, positions, dtype=dtype).flatten(0, 1)[torch.cat(sources)]
-    return token_logprobs(hidden, model.head_weight(), torch.tensor(targets), temperature), torch.tensor(owners)
+    features, weight, cap = model.features(hidden), model.head_weight(), model.config.logit_softcap
+    logp = token_logprobs(features, weight, torch.tensor(targets), temperature, bias=model.head_bias, softcap=cap)
+    return logp, torch.tensor(owners)
 
 
 def sum_by_owner(values_M: Tensor, owners_M: Tensor) -> Tensor:

@@ -21,8 +21,10 @@ def batch_tensors(batch: Batch) -> tuple[Tensor, Tensor, Mask, Tensor]:
 def language_loss(model: Transformer, batch: Batch, dtype: torch.dtype) -> tuple[Tensor, int]:
     """Sum of next-token cross-entropy (nats) over the trained targets of a batch, and their number."""
     ids, targets, mask, positions = batch_tensors(batch)
-    hidden = model.hidden(ids, mask, positions, dtype=dtype)
-    return cross_entropy_sum(hidden.flatten(0, 1), model.head_weight(), targets.flatten()), int((targets != IGNORE).sum())
+    hidden, targets = model.hidden(ids, mask, positions, dtype=dtype).flatten(0, 1), targets.flatten()
+    features, cap = model.features(hidden), model.config.logit_softcap
+    loss = cross_entropy_sum(features, model.head_weight(), targets, bias=model.head_bias, softcap=cap)
+    return loss, int((targets != IGNORE).sum())
 
 
 def language_losses(

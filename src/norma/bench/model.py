@@ -1,0 +1,177 @@
+"""``norma bench model``: forward and backward of one model, beside transformers' implementation of the same family.
+
+Same weights (written in the shared layout, read by both), same tokens, same number format, every system in its own process, rounds
+interleaved, medians. "as installed" is what ``from_pretrained`` and autocast give; "best tuned" is the fastest of torch.compile and
+eager, both attention kernels, bf16 weights or autocast, all with the same allocator setting that Norma uses.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from norma.base.errors import NormaError
+from norma.bench import rows as table
+from norma.bench.rows import Measured
+
+FAMILIES = ("bert", "gpt2", "llama", "t5")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One model and one batch."""
+
+    family: str
+    dtype: str  # bfloat16 or float32
+    width: int = 384
+    layers: int = 6
+    vocabulary: int = 8192
+    length: int = 256
+    rows: int = 32
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        return f"{self.family} d={self.width} x {self.layers}, T={self.length}, B={self.rows}"
+
+
+@dataclass
+class Worker:
+    """A process that runs steps on demand."""
+
+    label: str
+    group: str  # "norma", "installed" or "tuned"
+    job: dict[str, Any]
+    seconds: list[float] = field(default_factory=list)
+    loss: float = float("nan")
+    peak_mb: float = 0.0
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "norma.bench.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._send(json.dumps(self.job))
+        self.loss = self._receive()["loss"]
+
+    def step(self) -> float:
+        self._send("step")
+        return float(self._receive()["seconds"])
+
+    def stop(self) -> None:
+        self._send("stop")
+        self.peak_mb = self._receive()["peak_mb"]
+        self.process.communicate()
+
+    def _send(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def _receive(self) -> dict[str, Any]:
+        assert self.process.stdout is not None and self.process.stderr is not None
+        line = self.process.stdout.readline()
+        if not line:
+            last = (self.process.stderr.read().strip().splitlines() or ["no message"])[-1]
+            raise NormaError(f"the benchmark process of '{self.label}' ended: {last}", mend="See --debug, or run with a smaller --rows")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def systems(work: Work, folder: Path, kind: str, threads: int) -> list[Worker]:
+    """Every system and setting that takes part."""
+    base = {
+        "folder": str(folder), "kind": kind, "dtype": work.dtype, "rows": work.rows, "length": work.length, "device": work.device,
+        "threads": threads, "attention": "sdpa", "weights": "fp32", "compile": False, "allocator": "tuned",
+    }  # fmt: skip
+    ours = [Worker(f"norma{' compiled' * c}", "norma", {**base, "system": "norma", "compile": bool(c)}) for c in (0, 1)]
+    peer = {**base, "system": "hf"}
+    tuned = [
+        Worker(
+            f"transformers{' compiled' * c}, {attention}{', bf16 weights' * (weights == 'same')}",
+            "tuned",
+            {**peer, "compile": bool(c), "attention": attention, "weights": weights},
+        )
+        for c in (0, 1)
+        for attention in ("sdpa", "eager")
+        for weights in (("fp32", "same") if work.dtype == "bfloat16" else ("fp32",))
+    ]
+    return [*ours, Worker("transformers as installed", "installed", {**peer, "allocator": "default"}), *tuned]
+
+
+def measure(work: Work, *, rounds: int, threads: int, console: Console) -> list[Measured]:
+    """The best setting of Norma, transformers as installed, and its best setting; ratios are to the first."""
+    import torch
+
+    from norma.lm.weights import write_weights
+    from norma.nn import Transformer, config_to_hf, preset
+
+    config = preset(work.family, vocab_size=work.vocabulary, width=work.width, layers=work.layers, max_positions=2 * work.length)
+    model = Transformer(config)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # every weight random: no system may profit from zeros
+        for p in model.parameters():
+            p.normal_(0.0 if p.dim() > 1 else 1.0, 0.02, generator=random)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        values = config_to_hf(config, bos=1, eos=2, pad=0)
+        (folder / "config.json").write_text(json.dumps(values | {"decoder_start_token_id": 0}), encoding="utf-8")
+        write_weights(folder, config, {k: v.detach() for k, v in model.state_dict().items()})
+        contestants: dict[str, Worker] = {}
+        # A group's settings are tried one after the other, two steps each; the fastest of a group takes part in the race.
+        for worker in systems(work, folder, config.kind, threads):
+            worker.start()
+            worker.step()
+            trial = min(worker.step(), worker.step())
+            console.print(f"  {worker.label}: {trial:.2f} s a step, loss {worker.loss:.4f}", style="dim", highlight=False)
+            rival = contestants.get(worker.group)
+            if rival is None or trial < rival.job["trial"]:
+                worker.job["trial"] = trial
+                contestants[worker.group] = worker
+                if rival is not None:
+                    rival.stop()
+            else:
+                worker.stop()
+        for _ in range(rounds):
+            for worker in contestants.values():
+                worker.seconds.append(worker.step())
+        for worker in contestants.values():
+            worker.stop()
+    tokens = work.rows * (work.length * 3 // 2 if config.kind == "encoder-decoder" else work.length)
+    order = [contestants["norma"], contestants["installed"], contestants["tuned"]]
+    ours = statistics.median(order[0].seconds)
+    out = []
+    for worker in order:
+        median = statistics.median(worker.seconds)
+        speed = (tokens / median, tokens / max(worker.seconds), tokens / min(worker.seconds))
+        label = worker.label if worker.group != "tuned" else f"best tuned: {worker.label}"
+        out.append(Measured(label, work.name, work.dtype, speed[0], worker.peak_mb, ours / median, speed[1], speed[2], worker.loss))
+    return out
+
+
+def run(
+    families: Sequence[str], dtypes: Sequence[str], *, rounds: int, rows: int, threads: int, device: str, json_path: Path | None, console: Console
+) -> list[Measured]:
+    """Measure, print the table, write the JSON."""
+    try:
+        import transformers
+    except ImportError:
+        raise NormaError("transformers is not installed", mend="pip install 'norma-lm[test]'") from None
+    out: list[Measured] = []
+    for family in families:
+        for dtype in dtypes:
+            work = Work(family, dtype, rows=rows, device=device)
+            console.print(f"{work.name}, {dtype}, transformers {transformers.__version__}", highlight=False)
+            out += measure(work, rounds=rounds, threads=threads, console=console)
+            if json_path is not None:
+                table.write(out, json_path)
+    table.show(out, "Forward and backward beside transformers (ratio: speed divided by Norma's)", console)
+    return out
