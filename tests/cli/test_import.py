@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -46,8 +47,9 @@ def llama() -> Any:
 
 def t5() -> Any:
     config = transformers.T5Config(
-        vocab_size=VOCABULARY, d_model=12, d_kv=4, num_layers=2, num_heads=3, d_ff=20, decoder_start_token_id=3, pad_token_id=0, eos_token_id=1
-    )
+        vocab_size=VOCABULARY, d_model=12, d_kv=4, num_layers=2, num_heads=3, d_ff=20,
+        decoder_start_token_id=3, pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
     return transformers.T5ForConditionalGeneration(config)
 
 
@@ -64,7 +66,8 @@ def gpt2_words(folder: Path) -> None:
     """As GPT-2 was published: vocab.json and merges.txt, nothing that names a special token."""
     model = json.loads(_byte_level(folder, ["<|endoftext|>"]).to_str())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(m if isinstance(m, str) else " ".join(m) for m in model["merges"]) + "\n")
+    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
 
 
 def bert_words(folder: Path) -> None:
@@ -84,7 +87,8 @@ def t5_words(folder: Path) -> None:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁The", -2.0), ("▁wheel", -2.0), ("▁", -3.0)]
     backend = Backend(models.Unigram([*pieces, *((c, -6.0) for c in "abcdefghijklmnopqrstuvwxyz.")], unk_id=2))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+    tokens = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **tokens).save_pretrained(folder)
 
 
 FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[Path], None]]] = {
@@ -97,17 +101,25 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def write(family: str, folder: Path, dtype: str = "fp32", words: bool = True, **options: Any) -> Any:
-    """A folder of transformers with random weights."""
+    """A folder of transformers with random weights; returns the model with the same numbers in fp32."""
     torch.manual_seed(3)
     theirs = FAMILIES[family][0]().eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.normal_(1.0 if parameter.dim() == 1 else 0.0, 0.2)
-    theirs = theirs.to(DTYPES[dtype])
-    theirs.save_pretrained(folder, **options)
+    rounded(theirs, DTYPES[dtype])
+    copy.deepcopy(theirs).to(DTYPES[dtype]).save_pretrained(folder, **options)
     if words:
         FAMILIES[family][1](folder)
-    return theirs.float()
+    return theirs
+
+
+def rounded(theirs: Any, dtype: torch.dtype) -> Any:
+    """Its weights rounded to ``dtype``, nothing else (``Module.to`` would round the rotary frequencies as well)."""
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(parameter.to(dtype))
+    return theirs
 
 
 def scores(theirs: Any, ours: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,7 +188,7 @@ def test_dtype_and_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["import", str(tmp_path / "theirs"), str(tmp_path / "ours"), "--dtype", "bf16", "--max-shard-gb", "0.000005"]) == 0
     assert "files and an index" in capsys.readouterr().out and len(list((tmp_path / "ours").glob("model-*"))) > 2
     assert {t.dtype for f in (tmp_path / "ours").glob("*.safetensors") for t in load_file(f).values()} == {torch.bfloat16}
-    assert_same(theirs.bfloat16().float(), norma.load(tmp_path / "ours"))
+    assert_same(rounded(theirs, torch.bfloat16), norma.load(tmp_path / "ours"))
     digests = json.loads((tmp_path / "ours/norma.json").read_text())["imported"]["files"]
     assert "model.safetensors.index.json" in digests and sum(name.startswith("model-") for name in digests) > 1
 
@@ -266,6 +278,7 @@ def test_a_folder_that_is_wrong_leaves_nothing(
 ) -> None:
     write("llama", tmp_path / "theirs")
     spoil(tmp_path / "theirs")
+    capsys.readouterr()
     assert main(["import", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 2
     captured = capsys.readouterr()
     assert said in captured.err and captured.err.count("\n") == 1 and captured.out == ""

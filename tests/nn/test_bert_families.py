@@ -21,7 +21,6 @@ from norma.nn import Mask, ModelConfig, Transformer, config_from_hf, config_to_h
 from norma.nn.families import FAMILIES
 
 NAMES = ("bert", "roberta", "modernbert")
-HEADS = [(name, head) for name in NAMES for head in FAMILIES[name].architectures]
 TINY: dict[str, Any] = {"vocab_size": 37, "width": 32, "layers": 3, "head_size": 16, "max_positions": 24, "pad_id": 1}
 
 
@@ -69,40 +68,7 @@ def texts(length: int = 13) -> tuple[Tensor, Tensor]:
     return ids.masked_fill(~real, 1), real
 
 
-# ── layouts ──
-@pytest.mark.parametrize(("name", "head"), HEADS)
-def test_every_head_gives_what_the_layouts_class_gives(name: str, head: str, tmp_path: Path) -> None:
-    model = made(tiny(name, head))
-    theirs = hf_model(model, tmp_path)
-    ids, real = texts()
-    segments = (torch.arange(13) > 6).long().expand(3, 13) if name == "bert" else None
-    extra = {} if segments is None else {"token_type_ids": segments}
-    with torch.no_grad():
-        expected = theirs(input_ids=ids, attention_mask=real.long(), **extra)
-        hidden = model.hidden(ids, Mask(padding=real), segments_BT=segments)
-        if head == "none":
-            pairs = [(hidden[real], expected.last_hidden_state[real])]
-            pairs += [(model.pooled(hidden, real), expected.pooler_output)] if model.config.pooler else []
-        elif head == "span":
-            start, end = model.classify(hidden, real).unbind(-1)
-            pairs = [(start[real], expected.start_logits[real]), (end[real], expected.end_logits[real])]
-        elif head == "pretraining":
-            pairs = [(model.logits(hidden)[real], expected.prediction_logits[real])]
-            pairs += [(model.next_sentence_scores(hidden), expected.seq_relationship_logits)]
-        elif head == "classify":
-            pairs = [(model.classify(hidden, real), expected.logits)]
-        else:
-            ours = model.logits(hidden) if head == "lm" else model.classify(hidden, real)
-            pairs = [(ours[real], expected.logits[real])]
-    for ours, target in pairs:
-        torch.testing.assert_close(ours, target, rtol=1e-5, atol=1e-5 * float(target.abs().max()))
-    theirs.save_pretrained(tmp_path / "again")
-    written, again = to_hf(model.config, model.state_dict()), load_file(tmp_path / "again" / "model.safetensors")
-    assert written.keys() == again.keys() and all(torch.equal(written[n], again[n]) for n in written)
-    saved = json.loads((tmp_path / "again" / "config.json").read_text())
-    assert config_from_hf(saved, "here") == config_from_hf(hf_config(model.config), "here")
-
-
+# ── heads ──
 def test_pretraining_loss_is_the_sum_of_both_heads_and_so_are_its_gradients(tmp_path: Path) -> None:
     model = made(tiny("bert"))
     theirs = hf_model(model, tmp_path)
@@ -136,6 +102,22 @@ def test_an_untied_head_adds_the_decoders_bias(name: str, tmp_path: Path) -> Non
         expected = theirs(texts()[0][:1]).logits
         again = opened(hf_config(model.config), theirs.state_dict())
         torch.testing.assert_close(again(texts()[0][:1]), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "head"), [("bert", "pretraining"), *((name, "classify") for name in NAMES)])
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_padding_on_either_side_leaves_a_texts_scores_alone(name: str, head: str, pooling: str) -> None:
+    model = made(replace(tiny(name, head), pooling=pooling))
+    text, pads = torch.randint(2, 37, (1, 6), generator=torch.Generator().manual_seed(2)), torch.full((1, 4), 1)
+
+    def scores(ids: Tensor) -> Tensor:
+        real = ids != 1
+        hidden = model.hidden(ids, Mask(padding=real))
+        return model.next_sentence_scores(hidden, real) if head == "pretraining" else model.classify(hidden, real)
+
+    with torch.no_grad():
+        for padded in (torch.cat([pads, text], dim=1), torch.cat([text, pads], dim=1)):
+            torch.testing.assert_close(scores(padded), scores(text), rtol=1e-5, atol=1e-5)
 
 
 # ── real checkpoints ──

@@ -27,11 +27,9 @@ FAMILIES = ("bert", "gpt2", "llama", "t5")
 
 
 @dataclass(frozen=True)
-class Work:
-    """One model and one batch."""
+class Shape:
+    """How large the models and the batches are, and where they run."""
 
-    family: str
-    dtype: str  # bfloat16 or float32
     width: int = 384
     layers: int = 6
     vocabulary: int = 8192
@@ -39,9 +37,21 @@ class Work:
     rows: int = 32
     device: str = "cpu"
 
+    def __str__(self) -> str:
+        return f"d={self.width} x {self.layers}, T={self.length}, B={self.rows}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One model and one batch."""
+
+    family: str
+    dtype: str  # bfloat16 or float32
+    shape: Shape
+
     @property
     def name(self) -> str:
-        return f"{self.family} d={self.width} x {self.layers}, T={self.length}, B={self.rows}"
+        return f"{self.family} {self.shape}"
 
 
 @dataclass
@@ -88,9 +98,10 @@ class Worker:
 
 def systems(work: Work, folder: Path, kind: str, threads: int) -> list[Worker]:
     """Every system and setting that takes part."""
+    shape = work.shape
     base = {
-        "folder": str(folder), "kind": kind, "dtype": work.dtype, "rows": work.rows, "length": work.length, "device": work.device,
-        "threads": threads, "attention": "sdpa", "weights": "fp32", "compile": False, "allocator": "tuned",
+        "folder": str(folder), "kind": kind, "dtype": work.dtype, "rows": shape.rows, "length": shape.length,
+        "device": shape.device, "threads": threads, "attention": "sdpa", "weights": "fp32", "compile": False, "allocator": "tuned",
     }  # fmt: skip
     ours = [Worker(f"norma{' compiled' * c}", "norma", {**base, "system": "norma", "compile": bool(c)}) for c in (0, 1)]
     peer = {**base, "system": "hf"}
@@ -114,7 +125,8 @@ def measure(work: Work, *, rounds: int, threads: int, console: Console) -> list[
     from norma.lm.weights import write_weights
     from norma.nn import Transformer, config_to_hf, preset
 
-    config = preset(work.family, vocab_size=work.vocabulary, width=work.width, layers=work.layers, max_positions=2 * work.length)
+    shape = work.shape
+    config = preset(work.family, vocab_size=shape.vocabulary, width=shape.width, layers=shape.layers, max_positions=2 * shape.length)
     model = Transformer(config)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():  # every weight random: no system may profit from zeros
@@ -145,7 +157,7 @@ def measure(work: Work, *, rounds: int, threads: int, console: Console) -> list[
                 worker.seconds.append(worker.step())
         for worker in contestants.values():
             worker.stop()
-    tokens = work.rows * (work.length * 3 // 2 if config.kind == "encoder-decoder" else work.length)
+    tokens = shape.rows * (shape.length * 3 // 2 if config.kind == "encoder-decoder" else shape.length)
     order = [contestants["norma"], contestants["installed"], contestants["tuned"]]
     ours = statistics.median(order[0].seconds)
     out = []
@@ -158,7 +170,14 @@ def measure(work: Work, *, rounds: int, threads: int, console: Console) -> list[
 
 
 def run(
-    families: Sequence[str], dtypes: Sequence[str], *, rounds: int, rows: int, threads: int, device: str, json_path: Path | None, console: Console
+    families: Sequence[str],
+    dtypes: Sequence[str],
+    shape: Shape,
+    *,
+    rounds: int,
+    threads: int,
+    json_path: Path | None,
+    console: Console,
 ) -> list[Measured]:
     """Measure, print the table, write the JSON."""
     try:
@@ -168,7 +187,7 @@ def run(
     out: list[Measured] = []
     for family in families:
         for dtype in dtypes:
-            work = Work(family, dtype, rows=rows, device=device)
+            work = Work(family, dtype, shape)
             console.print(f"{work.name}, {dtype}, transformers {transformers.__version__}", highlight=False)
             out += measure(work, rounds=rounds, threads=threads, console=console)
             if json_path is not None:

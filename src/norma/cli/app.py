@@ -33,9 +33,11 @@ COMMANDS = {
     "spec show": "norma.cli.spec:show",
     "spec prompt": "norma.cli.spec:prompt",
     "spec schema": "norma.cli.spec:schema",
+    "bench model": "norma.cli.bench:model",
+    "bench parity": "norma.cli.bench:parity",
     "doctor": "norma.cli.doctor:doctor",
 }
-GROUPS = {"data": "Look at training data.", "spec": "Work on a spec file."}
+GROUPS = {"data": "Look at training data.", "spec": "Work on a spec file.", "bench": "Measure beside peers, in one run on the same work."}
 
 
 def build(commands: dict[str, str] = COMMANDS) -> typer.Typer:

@@ -146,7 +146,7 @@ def write_weights(
         for name, tensor in _rows(config, state, dtype):
             file, offset = place[name]
             file.seek(offset)
-            file.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         for handle in handles:
             handle.flush()
             os.fsync(handle.fileno())

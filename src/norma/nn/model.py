@@ -168,16 +168,18 @@ class Transformer(nn.Module):
 
     # ── hidden states to labels ──
     def pooled(self, hidden_BTW: Tensor, padding_BT: Tensor | None = None) -> Tensor:
-        """(B, W): one state for a text. A decoder's last real token; an encoder's first or the mean of the real, through its pooler."""
+        """(B, W): one state for a text, of its real tokens. A decoder's last; an encoder's first, or the mean, through the pooler."""
+        if padding_BT is None:
+            padding_BT = torch.ones(hidden_BTW.shape[:2], dtype=torch.bool, device=hidden_BTW.device)
+        B, T, _ = hidden_BTW.shape
+        rows, places = torch.arange(B, device=hidden_BTW.device), torch.arange(T, device=hidden_BTW.device)
         if self.config.kind == "decoder":
-            B, T, _ = hidden_BTW.shape
-            places = torch.arange(T, device=hidden_BTW.device)
-            last = (places if padding_BT is None else places * padding_BT).amax(dim=-1).expand(B)
-            return hidden_BTW[torch.arange(B, device=last.device), last]
-        state = hidden_BTW[:, 0]
+            return hidden_BTW[rows, (places * padding_BT).amax(dim=-1)]
         if self.config.pooling == "mean":
-            real = torch.ones_like(hidden_BTW[..., :1]) if padding_BT is None else padding_BT[..., None].to(hidden_BTW.dtype)
+            real = padding_BT[..., None].to(hidden_BTW.dtype)
             state = (hidden_BTW * real).sum(dim=1) / real.sum(dim=1)
+        else:
+            state = hidden_BTW[rows, padding_BT.int().argmax(dim=-1)]
         return state if self.pooler is None else torch.tanh(self.pooler(state))
 
     def classify(self, hidden_BTW: Tensor, padding_BT: Tensor | None = None) -> Tensor:
@@ -187,8 +189,8 @@ class Transformer(nn.Module):
         out: Tensor = self.classifier(self.features(x) if self.head_transform is not None else x)
         return out.float()
 
-    def next_sentence_scores(self, hidden_BTW: Tensor) -> Tensor:
+    def next_sentence_scores(self, hidden_BTW: Tensor, padding_BT: Tensor | None = None) -> Tensor:
         """(B, 2) fp32: that the second segment follows the first, that it does not (BERT, 1810.04805, 3.1)."""
         assert self.next_sentence is not None, f"this model has no next-sentence head: its head is '{self.config.head}'"
-        out: Tensor = self.next_sentence(self.pooled(hidden_BTW))
+        out: Tensor = self.next_sentence(self.pooled(hidden_BTW, padding_BT))
         return out.float()

@@ -1,4 +1,7 @@
-"""BERT and RoBERTa: every class that has a head of ours, tied and untied, odd sizes, one segment and several."""
+"""BERT and RoBERTa: every class that has a head of ours, odd sizes, one segment and several.
+
+Untied heads are in tests/nn/test_bert_families.py: their layout stores a bias that it does not use, so files cannot come back bit-equal.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 29,
 }
 LABELS: dict[str, Any] = {**SIZES, "num_labels": 5}
-UNTIED: dict[str, Any] = {**SIZES, "tie_word_embeddings": False, "hidden_act": "gelu_new", "type_vocab_size": 3}
+SEGMENTS: dict[str, Any] = {**SIZES, "hidden_act": "gelu_new", "type_vocab_size": 3}
 NO_PAD: dict[str, Any] = {**SIZES, "pad_token_id": None, "num_attention_heads": 6, "hidden_act": "relu"}
 ROBERTA: dict[str, Any] = {**SIZES, "type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}
 PRESET: dict[str, Any] = {"vocab_size": 53, "width": 36, "layers": 2, "head_size": 12, "max_positions": 23}
@@ -33,14 +36,13 @@ def _roberta(name: str, model: str, **more: Any) -> Case:
 CASES: list[Case] = [
     _bert("masked tokens and next sentence", "BertForPreTraining", preset=PRESET),
     _bert("masked tokens", "BertForMaskedLM"),
-    _bert("untied, tanh GELU, three segments", "BertForMaskedLM", UNTIED),
+    _bert("tanh GELU, three segments", "BertForMaskedLM", SEGMENTS),
     _bert("no padding row, heads of 7, ReLU", "BertForMaskedLM", NO_PAD),
     _bert("labels of texts", "BertForSequenceClassification", LABELS),
     _bert("labels of tokens", "BertForTokenClassification", LABELS),
     _bert("answer spans", "BertForQuestionAnswering"),
     _bert("no head", "BertModel"),
     _roberta("masked tokens", "RobertaForMaskedLM", preset=PRESET),
-    _roberta("untied", "RobertaForMaskedLM", config={"tie_word_embeddings": False}),
     _roberta("padding token 4, two segments", "RobertaForMaskedLM", config={"pad_token_id": 4, "type_vocab_size": 2}),
     _roberta("labels of texts", "RobertaForSequenceClassification", config={"num_labels": 5}),
     _roberta("labels of tokens", "RobertaForTokenClassification", config={"num_labels": 5}),

@@ -1,0 +1,50 @@
+"""``norma bench``: measurements beside peers, in one run on the same work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Families = Annotated[list[str] | None, typer.Argument(help="Families; all that the benchmark knows when none is named.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the rows to this file too.")]
+
+
+def model(
+    families: Families = None,
+    dtype: Annotated[str, typer.Option(help="bf16, fp32, or both with a comma.")] = "bf16,fp32",
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the median counts.")] = 5,
+    rows: Annotated[int, typer.Option(min=1, help="Texts in a batch.")] = 32,
+    length: Annotated[int, typer.Option(min=16, help="Tokens of a text.")] = 256,
+    width: Annotated[int, typer.Option(min=64, help="Features of a token; heads of 64.")] = 384,
+    layers: Annotated[int, typer.Option(min=1, help="Blocks.")] = 6,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: as torch chooses.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Forward and backward beside transformers: same weights, same tokens, best setting of each."""
+    from rich.console import Console
+
+    from norma.base.errors import NormaError, nearest
+    from norma.bench.model import FAMILIES, Shape, run
+
+    names = {"bf16": "bfloat16", "fp32": "float32"}
+    for one in dtype.split(","):
+        if one not in names:
+            raise NormaError(f"unknown number format '{one}'", where="--dtype", mend="bf16, fp32, or bf16,fp32")
+    for family in families or ():
+        if family not in FAMILIES:
+            raise NormaError(f"'{family}' is not in this benchmark", mend=f"{nearest(family, FAMILIES)} It has: {', '.join(FAMILIES)}")
+    shape = Shape(width=width, layers=layers, length=length, rows=rows, device=device)
+    dtypes = [names[one] for one in dtype.split(",")]
+    run(families or FAMILIES, dtypes, shape, rounds=rounds, threads=threads, json_path=json_file, console=Console())
+
+
+def parity(families: Families = None, json_file: JsonFile = None) -> None:
+    """Every family against transformers: the largest differences of scores, losses and gradients."""
+    from rich.console import Console
+
+    from norma.bench.parity import run
+
+    raise typer.Exit(run(families or None, json_file, Console()))
