@@ -22,7 +22,12 @@ def _case(name: str, model: str = "Gemma2ForCausalLM", preset: dict[str, Any] | 
 CASES: list[Case] = [
     _case("windows in every other layer", preset=PRESET | {"window": 5, "query_scalar": 6}, pad_token_id=0),
     _case("untied, biases, one key and value", tie_word_embeddings=False, attention_bias=True, num_key_value_heads=1),
-    _case("no caps, windows by layer types", attn_logit_softcapping=None, final_logit_softcapping=None, layer_types=["full_attention"] * 2 + ["sliding_attention"]),
+    _case(
+        "no caps, windows by layer types",
+        attn_logit_softcapping=None,
+        final_logit_softcapping=None,
+        layer_types=["full_attention", "full_attention", "sliding_attention"],
+    ),
     _case("classifier", "Gemma2ForSequenceClassification", num_labels=3, pad_token_id=0),
     _case("no head", "Gemma2Model"),
 ]

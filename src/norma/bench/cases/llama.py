@@ -55,7 +55,7 @@ CASES: list[Case] = [
     _llama("classifier", "LlamaForSequenceClassification", num_labels=5, pad_token_id=0),
     _llama("no head", "LlamaModel", num_key_value_heads=None, head_dim=None, num_attention_heads=5, preset=PRESET | {"kv_heads": 1}),
     _mistral("a window of 4", preset=PRESET | {"window": 5}, sliding_window=4),
-    _mistral("no window, tied, heads that do not divide the width", sliding_window=None, num_attention_heads=4, num_key_value_heads=2, **TIED),
+    _mistral("no window, tied, heads of 4 x 4 in 30", sliding_window=None, num_attention_heads=4, num_key_value_heads=2, **TIED),
     _qwen2("tied, heads of 10", preset=PRESET, **TIED),
     _qwen2("windows from layer 1 on", use_sliding_window=True, sliding_window=5, max_window_layers=1),
     _qwen2("windows by layer types", use_sliding_window=True, sliding_window=3, layer_types=LATE[::-1]),

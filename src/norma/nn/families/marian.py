@@ -209,7 +209,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         name="transformer",
         model_type="marian",
-        architectures={"lm": "MarianMTModel", "none": "MarianModel"},
+        architectures={"lm": "MarianMTModel"},  # MarianModel's files hold the sinusoids, which are no weights
         preset=transformer,
         sizes={  # table 3; vocabulary: section 5.1
             "base": {"vocab_size": 37000, "width": 512, "layers": 6},

@@ -63,7 +63,7 @@ def _read(values: Mapping[str, Any]) -> dict[str, Any]:
     if values["mlp_only_layers"]:
         raise NormaError(f"mlp_only_layers = {values['mlp_only_layers']!r} is not supported", mend="Supported: []")
     every = values["decoder_sparse_step"]
-    count = values["num_experts"] if "num_experts" in values else values["num_local_experts"]
+    count = values["num_local_experts"] if "num_local_experts" in values else values["num_experts"]
     try:
         experts = Experts(
             count,
