@@ -7,6 +7,7 @@ eager, both attention kernels, bf16 weights or autocast, all with the same alloc
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -123,10 +124,11 @@ def measure(work: Work, *, rounds: int, threads: int, console: Console) -> list[
     import torch
 
     from norma.lm.weights import write_weights
-    from norma.nn import Transformer, config_to_hf, preset
+    from norma.nn import Transformer, config_to_hf, preset, with_head
 
     shape = work.shape
-    config = preset(work.family, vocab_size=shape.vocabulary, width=shape.width, layers=shape.layers, max_positions=2 * shape.length)
+    sizes = {"vocab_size": shape.vocabulary, "width": shape.width, "layers": shape.layers, "max_positions": 2 * shape.length}
+    config = with_head(dataclasses.replace(preset(work.family, **sizes), dropout=0.0), "lm")
     model = Transformer(config)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():  # every weight random: no system may profit from zeros
