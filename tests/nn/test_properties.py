@@ -96,7 +96,9 @@ def build(config: ModelConfig, seed: int = 0) -> Transformer:
     return model
 
 
-def scores(model: Transformer, ids: torch.Tensor, mask: Mask | None = None, positions: torch.Tensor | None = None, **more: Any) -> torch.Tensor:
+def scores(
+    model: Transformer, ids: torch.Tensor, mask: Mask | None = None, positions: torch.Tensor | None = None, **more: Any
+) -> torch.Tensor:
     """Scores in fp64; an encoder-decoder reads and writes the same tokens."""
     memory = model.encode(ids, mask, positions, dtype=torch.float64) if model.config.kind == "encoder-decoder" else None
     hidden = model.hidden(ids, mask, positions, dtype=torch.float64, memory=memory, **more)
@@ -289,5 +291,6 @@ def test_packed_source_and_target_documents_meet() -> None:
     memory = model.encode(*packed(sources), dtype=torch.float64)
     assert isinstance(memory, Memory)
     together = model.hidden(*packed(targets), dtype=torch.float64, memory=memory)
-    alone = [model.hidden(t, dtype=torch.float64, memory=model.encode(s, dtype=torch.float64)) for s, t in zip(sources, targets, strict=True)]
+    pairs = zip(sources, targets, strict=True)
+    alone = [model.hidden(t, dtype=torch.float64, memory=model.encode(s, dtype=torch.float64)) for s, t in pairs]
     close(together, torch.cat(alone, 1))

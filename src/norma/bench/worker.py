@@ -75,7 +75,9 @@ def norma_step(job: dict[str, Any]) -> Step:
     def step() -> Tensor:
         model.zero_grad(set_to_none=True)
         features = model.features(compiled().flatten(0, 1)[kept])
-        loss = cross_entropy_sum(features, model.head_weight(), wanted, bias=model.head_bias, softcap=config.logit_softcap, compiled=job["compile"]) / len(wanted)
+        weight, cap = model.head_weight(), config.logit_softcap
+        nats = cross_entropy_sum(features, weight, wanted, bias=model.head_bias, softcap=cap, compiled=job["compile"])
+        loss = nats / len(wanted)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         return loss.detach()
 

@@ -134,7 +134,7 @@ class ModelConfig:
         if self.attention_heads % self.kv_heads:
             raise ValueError(f"attention_heads ({self.attention_heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.positions == "rotary" and self.rotary % 2:
-            raise ValueError(f"the rotary part of a head (head_size or rotary_size: {self.rotary}) must be even: rotary positions turn pairs of features")
+            raise ValueError(f"head_size or rotary_size ({self.rotary}) must be even: rotary positions turn pairs of features")
         if self.encoder_layers and not self.causal:
             raise ValueError("a model with an encoder in front has a causal decoder: causal must be True")
         if self.shared_norm and not self.parallel:

@@ -59,7 +59,10 @@ class Mask:
         return allowed
 
     def lower(self, positions_BT: Tensor, *, causal: bool, window: int, dtype: torch.dtype, blocks: bool = True) -> Seen:
-        """What :func:`norma.nn.attention.attend` needs, for activations of ``dtype``. A GPU gets a block mask unless ``blocks`` forbids it."""
+        """What :func:`norma.nn.attention.attend` needs, for activations of ``dtype``.
+
+        A GPU gets a block mask unless ``blocks`` forbids it.
+        """
         T = positions_BT.shape[1]
         causal_now = causal if self.causal is None else self.causal
         conditions = any(x is not None for x in (self.prefix, self.documents, self.padding)) or 0 < window < T
