@@ -140,11 +140,10 @@ def measure(work: Work, *, rounds: int, threads: int, console: Console) -> list[
         (folder / "config.json").write_text(json.dumps(values | {"decoder_start_token_id": 0}), encoding="utf-8")
         write_weights(folder, config, {k: v.detach() for k, v in model.state_dict().items()})
         contestants: dict[str, Worker] = {}
-        # A group's settings are tried one after the other, two steps each; the fastest of a group takes part in the race.
+        # A group's settings are tried one after the other, three steps each; the fastest of a group takes part in the race.
         for worker in systems(work, folder, config.kind, threads):
             worker.start()
-            worker.step()
-            trial = min(worker.step(), worker.step())
+            trial = min(worker.step() for _ in range(3))
             console.print(f"  {worker.label}: {trial:.2f} s a step, loss {worker.loss:.4f}", style="dim", highlight=False)
             rival = contestants.get(worker.group)
             if rival is None or trial < rival.job["trial"]:
@@ -194,5 +193,6 @@ def run(
             out += measure(work, rounds=rounds, threads=threads, console=console)
             if json_path is not None:
                 table.write(out, json_path)
-    table.show(out, "Forward and backward beside transformers (ratio: speed divided by Norma's)", console)
+    console.print("Forward and backward beside transformers; ratio: speed divided by Norma's")
+    table.show(out, console)
     return out

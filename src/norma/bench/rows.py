@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -33,18 +34,17 @@ class Measured:
     loss: float
 
 
-def show(rows: Sequence[Measured], title: str, console: Console) -> None:
-    table = Table(title=title, title_justify="left")
-    for column in ("work", "setting", "system"):
-        table.add_column(column)
-    for column in ("tokens/s", "lowest to highest", "ratio", "peak MB", "loss"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
-            Text(row.work), Text(row.setting), Text(row.system), f"{row.tokens_per_s:,.0f}", f"{row.low:,.0f} to {row.high:,.0f}",
-            f"{row.ratio:.2f}", f"{row.peak_mb:,.0f}", f"{row.loss:.4f}",
-        )
-    console.print(table)
+def show(rows: Sequence[Measured], console: Console) -> None:
+    """A table for every piece of work."""
+    for (work, setting), group in itertools.groupby(rows, key=lambda row: (row.work, row.setting)):
+        table = Table(title=f"{work}, {setting}", title_justify="left")
+        table.add_column("system")
+        for column in ("tokens/s", "lowest", "highest", "ratio", "peak MB", "loss"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in group:
+            numbers = (f"{n:,.0f}" for n in (row.tokens_per_s, row.low, row.high))
+            table.add_row(Text(row.system), *numbers, f"{row.ratio:.2f}", f"{row.peak_mb:,.0f}", f"{row.loss:.4f}")
+        console.print(table)
 
 
 def write(rows: Sequence[Measured], path: Path) -> None:

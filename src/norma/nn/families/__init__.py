@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from norma.nn.families import bart, bert, gemma2, gpt, gpt3, llama, marian, modernbert, neox, olmo2, palm, qwen3_moe, switch, t5
+from norma.nn.families import bart, bert, gemma2, gpt, gpt3, gptj, llama, marian, modernbert, neox, olmo2, palm, qwen3_moe, starcoder2, switch, t5
 from norma.nn.families.base import Family
 
 FAMILIES: dict[str, Family] = {
@@ -14,7 +14,9 @@ FAMILIES: dict[str, Family] = {
         *olmo2.FAMILIES,
         *gpt.FAMILIES,
         *gpt3.FAMILIES,
+        *gptj.FAMILIES,
         *neox.FAMILIES,
+        *starcoder2.FAMILIES,
         *palm.FAMILIES,
         *marian.FAMILIES,
         *bart.FAMILIES,

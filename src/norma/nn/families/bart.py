@@ -13,8 +13,7 @@ from typing import Any
 
 from norma.nn.config import ModelConfig
 from norma.nn.families import marian
-from norma.nn.families.base import Family
-from norma.nn.families.gpt import parts
+from norma.nn.families.base import Family, parts
 from norma.nn.names import Row
 
 STRUCTURE: Mapping[str, Any] = {**marian.POST, "positions": "learned", "position_offset": 2, "embedding_norm": True}

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
@@ -110,3 +110,39 @@ def must_hold(config: ModelConfig, layout: str, structure: Mapping[str, Any], fr
             raise NormaError(
                 f"{layout} cannot hold {item.name} = {getattr(config, item.name)!r}", where=config.family, mend=f"It has {only!r}"
             )
+
+
+def parts(ours: str, theirs: str, *, bias: bool = True) -> Iterator[Row]:
+    """A weight and its bias, alike in both."""
+    yield Row(f"{ours}.weight", f"{theirs}.weight")
+    if bias:
+        yield Row(f"{ours}.bias", f"{theirs}.bias")
+
+
+def head_rows(config: ModelConfig, token_scores: str = "lm_head.weight") -> Iterator[Row]:
+    """Untied token scores, and the linear layer of ``...ForSequenceClassification``."""
+    if config.head == "lm" and not config.tie_embeddings:
+        yield Row("head.weight", token_scores)
+    if config.head == "classify":
+        yield Row("classifier.weight", "score.weight")
+
+
+def head_size_of(width: int, heads: int) -> int:
+    """Features of a head in a layout that splits the width evenly."""
+    if width % heads:
+        raise NormaError(f"width {width} is not a multiple of the number of heads, {heads}")
+    return width // heads
+
+
+def must_split_evenly(config: ModelConfig, layout: str) -> None:
+    """Raise NormaError for sizes of heads that the layout cannot hold: grouped queries, and heads that do not add up to the width."""
+    if config.kv_heads != config.attention_heads:
+        raise NormaError(
+            f"{layout} cannot hold kv_heads = {config.kv_heads}", where=config.family, mend="It has as many as attention_heads"
+        )
+    if config.attention_heads * config.head_size != config.width:
+        raise NormaError(
+            f"{layout} cannot hold attention_heads x head_size = {config.attention_heads} x {config.head_size} with width {config.width}",
+            where=config.family,
+            mend="Their product must be the width",
+        )

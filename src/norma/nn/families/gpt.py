@@ -8,12 +8,21 @@ Both layouts keep weights as (in, out), "Conv1D", and query, key and value in on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from norma.base.errors import NormaError
 from norma.nn.config import ModelConfig
-from norma.nn.families.base import Family, must_hold, read_activation, write_activation
+from norma.nn.families.base import (
+    Family,
+    head_rows,
+    head_size_of,
+    must_hold,
+    must_split_evenly,
+    parts,
+    read_activation,
+    write_activation,
+)
 from norma.nn.names import Row, qkv, transposed
 
 PREFIX = "transformer."
@@ -103,21 +112,6 @@ def prefix(config: ModelConfig) -> str:
     return "" if config.head == "none" else PREFIX
 
 
-def parts(ours: str, theirs: str, *, bias: bool = True) -> Iterator[Row]:
-    """A weight and its bias, alike in both."""
-    yield Row(f"{ours}.weight", f"{theirs}.weight")
-    if bias:
-        yield Row(f"{ours}.bias", f"{theirs}.bias")
-
-
-def head_rows(config: ModelConfig, token_scores: str = "lm_head.weight") -> Iterator[Row]:
-    """Untied token scores, and the linear layer of ``...ForSequenceClassification``."""
-    if config.head == "lm" and not config.tie_embeddings:
-        yield Row("head.weight", token_scores)
-    if config.head == "classify":
-        yield Row("classifier.weight", "score.weight")
-
-
 def second_names(rows: Callable[[ModelConfig], Sequence[Row]], embedding: str) -> Callable[[ModelConfig], dict[str, str]]:
     """Names without the prefix, as published checkpoints have them, and the tied head's."""
 
@@ -128,27 +122,6 @@ def second_names(rows: Callable[[ModelConfig], Sequence[Row]], embedding: str) -
         return {**tied, **{name.removeprefix(begin): name for name in theirs if begin and name.startswith(begin)}}
 
     return names
-
-
-def head_size_of(width: int, heads: int) -> int:
-    """Features of a head in a layout that splits the width evenly."""
-    if width % heads:
-        raise NormaError(f"width {width} is not a multiple of the number of heads, {heads}")
-    return width // heads
-
-
-def must_split_evenly(config: ModelConfig, layout: str) -> None:
-    """Raise NormaError for sizes of heads that the layout cannot hold: grouped queries, and heads that do not add up to the width."""
-    if config.kv_heads != config.attention_heads:
-        raise NormaError(
-            f"{layout} cannot hold kv_heads = {config.kv_heads}", where=config.family, mend="It has as many as attention_heads"
-        )
-    if config.attention_heads * config.head_size != config.width:
-        raise NormaError(
-            f"{layout} cannot hold attention_heads x head_size = {config.attention_heads} x {config.head_size} with width {config.width}",
-            where=config.family,
-            mend="Their product must be the width",
-        )
 
 
 def _rows(config: ModelConfig, embedding: str, positions: str) -> list[Row]:

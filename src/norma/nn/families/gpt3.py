@@ -12,8 +12,8 @@ from typing import Any
 
 from norma.base.errors import NormaError
 from norma.nn.config import ModelConfig
-from norma.nn.families.base import Family, must_hold, read_activation, write_activation
-from norma.nn.families.gpt import LEARNED, head_rows, head_size_of, must_split_evenly, parts, prefix, second_names
+from norma.nn.families.base import Family, head_rows, head_size_of, must_hold, must_split_evenly, parts, read_activation, write_activation
+from norma.nn.families.gpt import LEARNED, prefix, second_names
 from norma.nn.names import Row, Transform
 
 STRUCTURE: Mapping[str, Any] = {**LEARNED, "attention_bias": False}

@@ -13,8 +13,7 @@ from typing import Any
 
 from norma.base.errors import NormaError
 from norma.nn.config import ModelConfig
-from norma.nn.families.base import Family, must_hold, read_activation, write_activation
-from norma.nn.families.gpt import head_size_of, must_split_evenly, parts
+from norma.nn.families.base import Family, head_size_of, must_hold, must_split_evenly, parts, read_activation, write_activation
 from norma.nn.names import Row, row_vector
 
 POST: Mapping[str, Any] = {

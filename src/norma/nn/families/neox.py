@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 from norma.base.errors import NormaError
 from norma.nn.config import ModelConfig
-from norma.nn.families.base import Family, must_hold, read_activation, write_activation
-from norma.nn.families.gpt import head_rows, head_size_of, must_split_evenly, parts
+from norma.nn.families.base import Family, head_rows, head_size_of, must_hold, must_split_evenly, parts, read_activation, write_activation
 from norma.nn.families.rope import read_rope, rope_entries, write_rope
 from norma.nn.names import Row, qkv_by_head
 

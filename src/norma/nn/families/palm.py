@@ -11,8 +11,7 @@ from typing import Any
 
 from norma.base.errors import NormaError
 from norma.nn.config import ModelConfig
-from norma.nn.families.base import Family, must_hold, read_activation, write_activation
-from norma.nn.families.gpt import head_rows, head_size_of, parts
+from norma.nn.families.base import Family, head_rows, head_size_of, must_hold, parts, read_activation, write_activation
 from norma.nn.families.rope import read_rope, write_rope
 from norma.nn.names import Row
 
