@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -57,7 +57,8 @@ def make_model(tiny_tokenizer: Tokenizer) -> Callable[..., LanguageModel]:
         from norma.lm import LanguageModel
         from norma.nn import ModelConfig, Transformer
 
-        config = ModelConfig(family, len(tiny_tokenizer), 24, 2, 4, 2, 6, 40, max_positions, qk_norm="head" if family == "qwen3" else "none")
+        qk_norm: Literal["head", "none"] = "head" if family == "qwen3" else "none"
+        config = ModelConfig(family, len(tiny_tokenizer), 24, 2, 4, 2, 6, 40, max_positions, qk_norm=qk_norm)
         generator = torch.Generator().manual_seed(seed)
         transformer = Transformer(config)
         with torch.no_grad():

@@ -8,6 +8,7 @@ model says its value. The farther the question, the longer the pair must be reme
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ def recall(model: nn.Module, length: int, rows: int, seed: int) -> list[float]:
 
 
 def measure(steps: int = 500, seeds: int = 3, length: int = 264, width: int = 64, rows: int = 256, batch: int = 16) -> dict[str, Any]:
-    result: dict[str, Any] = {"distance": [f"{a}-{b - 1}" for a, b in zip(EDGES, EDGES[1:], strict=False)], "chance": 1 / VALUES, "models": {}}
+    result: dict[str, Any] = {"distance": [f"{a}-{b - 1}" for a, b in pairwise(EDGES)], "chance": 1 / VALUES, "models": {}}
     for seed in range(seeds):
         full = transformer(VOCABULARY, width, 2, seed=seed)
         models = {
@@ -107,7 +108,8 @@ def draw(result: dict[str, Any]) -> Any:
     for (name, found), colour, line in zip(result["models"].items(), (BLUE, ORANGE, GREEN), ("o-", "s--", "^:"), strict=True):
         values = torch.tensor(found["recall"])
         spread = values.std(dim=0).tolist() if len(values) > 1 else [0.0] * len(x)
-        axis.errorbar(x, values.mean(dim=0), yerr=spread, fmt=line, color=colour, capsize=2, label=f"{name}, {found['parameters']:,} parameters")
+        label = f"{name}, {found['parameters']:,} parameters"
+        axis.errorbar(x, values.mean(dim=0), yerr=spread, fmt=line, color=colour, capsize=2, label=label)
     axis.axhline(result["chance"], color="grey", linewidth=0.8)
     axis.text(0, result["chance"] + 0.015, "chance", color="grey", fontsize=8)
     axis.set_xticks(list(x), result["distance"])

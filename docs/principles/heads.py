@@ -14,7 +14,7 @@ from torch import Tensor
 
 from norma.nn import Transformer, Watch
 
-PATTERNS = ("the token itself", "the token before", "the first token", "2 to 8 tokens before", "farther, same token", "farther, other token")
+PATTERNS = ("itself", "the token before", "the first token", "2 to 8 tokens before", "farther, same token", "farther, other token")
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -70,7 +70,9 @@ def ablate(model: Transformer, text: Text) -> tuple[float, list[list[float]]]:
     return whole, rise
 
 
-def measure(text: Text | None = None, width: int = 128, layers: int = 4, head_size: int = 32, steps: int = 1000, texts: int = 100) -> dict[str, Any]:
+def measure(
+    text: Text | None = None, width: int = 128, layers: int = 4, head_size: int = 32, steps: int = 1000, texts: int = 100
+) -> dict[str, Any]:
     text = text or read_text(held_out=60_000)
     model = transformer(text.tokenizer.backend.get_vocab_size(), width, layers, head_size)
     other = ~torch.eye(layers * width // head_size, dtype=torch.bool)

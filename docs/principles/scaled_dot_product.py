@@ -47,7 +47,7 @@ def gradients(sizes: tuple[int, ...] = SIZES, keys: int = 64, queries: int = 400
 def learning(
     sizes: tuple[int, ...] = (16, 64, 256), rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2), steps: int = 300, seeds: int = 2
 ) -> dict[str, Any]:
-    """Final recall loss (nats, mean of the last tenth of the steps, best learning rate by the mean over seeds) for each d_k and both scales."""
+    """Recall loss at the end (nats, mean of the last tenth of the steps, best learning rate by the mean over seeds) for each d_k."""
     found: dict[str, Any] = {"d_k": list(sizes), "chance": float(torch.log(torch.tensor(8.0)))}
     for name in ("scaled", "unscaled"):
         found[name] = []

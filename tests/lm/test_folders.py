@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from norma.base.errors import NormaError
 from norma.lm import LanguageModel
-from norma.nn import ModelConfig, Transformer, to_hf
+from norma.nn import ModelConfig, Transformer, preset, to_hf
 from norma.objectives.likelihood import cross_entropy_sum
 from norma.text.tokenizer import Tokenizer
 
@@ -94,9 +94,8 @@ def test_parity_with_transformers(family: str, shape: dict[str, Any], tied: bool
 def test_what_is_saved_transformers_opens_and_saves_back_bit_equal(
     family: str, tied: bool, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    config = ModelConfig(
-        family, 391, 20, 2, 4, 2, 6, 33, 48, rope_theta=3000.0, norm_eps=1e-4, qk_norm="head" if family == "qwen3" else "none", tie_embeddings=tied
-    )
+    qk_norm: Any = "head" if family == "qwen3" else "none"
+    config = ModelConfig(family, 391, 20, 2, 4, 2, 6, 33, 48, rope_theta=3000.0, norm_eps=1e-4, qk_norm=qk_norm, tie_embeddings=tied)
     transformer = Transformer(config)
     with torch.no_grad():
         for parameter in transformer.parameters():
@@ -227,3 +226,46 @@ def test_a_copy_has_weights_of_its_own(make_model: Make) -> None:
         twin.transformer.embedding.weight.add_(1.0)
     assert not torch.equal(model.transformer.embedding.weight, twin.transformer.embedding.weight)
     assert model.tokenizer is twin.tokenizer and twin.engine is model.engine
+
+
+# ── what a layout has no place for ──
+@pytest.mark.parametrize("family", ["gpt", "gpt3", "bert", "switch"])
+def test_a_saved_model_goes_on_as_it_was(family: str, tmp_path: Path) -> None:
+    """Config and weights: GPT-3's scale comes out of the queries again, dropout and how weights began are not forgotten."""
+    more = {"experts": 3} if family == "switch" else {}
+    config = preset(family, vocab_size=37, width=32, layers=2, head_size=16, max_positions=24, **more)
+    model = Transformer(config).initialise(torch.Generator().manual_seed(0))
+    LanguageModel(model, None).save(tmp_path)
+    again = LanguageModel.load(tmp_path)
+    assert again.config == config
+    assert all(torch.equal(again.transformer.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    again.save(tmp_path / "again")
+    for name in ("model.safetensors", "config.json", "norma.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_special_ids_and_labels_are_kept(tmp_path: Path) -> None:
+    config = transformers.BartConfig(
+        vocab_size=37, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=20, decoder_ffn_dim=20, max_position_embeddings=24, decoder_start_token_id=7, forced_eos_token_id=2,
+    )  # fmt: skip
+    transformers.BartForConditionalGeneration(config).save_pretrained(tmp_path / "theirs")
+    LanguageModel.load(tmp_path / "theirs").save(tmp_path / "ours")
+    written = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert (written["decoder_start_token_id"], written["forced_eos_token_id"], written["pad_token_id"]) == (7, 2, 1)
+    assert json.loads((tmp_path / "ours" / "generation_config.json").read_text())["decoder_start_token_id"] == 7
+
+    small = {"vocab_size": 37, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20}
+    names = {0: "keeps", 1: "breaks", 2: "unsure"}
+    theirs = transformers.BertForSequenceClassification(transformers.BertConfig(**small, id2label=names))
+    theirs.save_pretrained(tmp_path / "labelled")
+    LanguageModel.load(tmp_path / "labelled").save(tmp_path / "again")
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "again").id2label == names
+
+
+def test_a_surplus_entry_in_norma_json_is_refused(tmp_path: Path) -> None:
+    config = preset("gpt2", vocab_size=37, width=32, layers=1, head_size=16, max_positions=24)
+    LanguageModel(Transformer(config), None).save(tmp_path)
+    (tmp_path / "norma.json").write_text('{"model": {"depth": 3}}')
+    with pytest.raises(NormaError, match="depth"):
+        LanguageModel.load(tmp_path)

@@ -22,16 +22,11 @@ from norma.base.files import commit_folder, disk_errors, read_json, write_json
 from norma.base.hashing import file_digest
 from norma.lm.weights import MAX_SHARD_BYTES, read_weights, weight_files, write_weights
 from norma.nn.config import ModelConfig
-from norma.nn.layout import config_from_hf, config_to_hf, from_hf, shapes
+from norma.nn.layout import config_from_hf, config_to_hf, from_hf, kept, shapes
 from norma.text.tokenizer import Tokenizer
 from norma.text.vocabularies import exists as has_tokenizer
 from norma.text.vocabularies import tokenizer_files
 
-# What a config.json says besides the architecture, and people rely on: which ids begin and end a text, what the labels are called.
-KEPT = (
-    "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
-    "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "id2label", "label2id", "problem_type",
-)  # fmt: skip
 # Not worth mentioning: they say which program wrote the file, and how it was run.
 SILENT = {"_name_or_path", "transformers_version", "dtype", "use_cache", "output_attentions", "output_hidden_states", "return_dict"}
 
@@ -87,7 +82,7 @@ def import_folder(
         files = write_weights(work, config, state, dtype, max_shard_bytes)
         dtypes = _dtypes(state, dtype)
         written = config_to_hf(config, bos=None, eos=None, pad=None)
-        written |= {key: values[key] for key in KEPT if key in values} | {"torch_dtype": next(iter(dtypes))}
+        written |= kept(values) | {"torch_dtype": next(iter(dtypes))}
         write_json(work / "config.json", written)
         generation = source / "generation_config.json"
         ends = {key: written.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")}

@@ -20,6 +20,7 @@ from norma.base.errors import NormaError
 from norma.base.files import read_json, write_json
 from norma.lm.weights import MAX_SHARD_BYTES, read_weights, write_weights
 from norma.nn import Mask, ModelConfig, Transformer, Watch, config_from_hf, config_to_hf, from_hf
+from norma.nn.layout import kept, told, untold
 from norma.nn.lora import plain_state
 from norma.text.chat import prompt_ids
 from norma.text.tokenizer import Tokenizer
@@ -43,15 +44,23 @@ class LanguageModel:
         transformer: the network; parameters in fp32.
         tokenizer: text to ids and back, chat template included. A model without one reads ids, and says so when it is asked for text.
         lineage: where it comes from (``norma.json``).
+        kept: what the ``config.json`` that was read said of special ids and labels; it is written again.
         name: the folder's name.
     """
 
     def __init__(
-        self, transformer: Transformer, tokenizer: Tokenizer | None, *, lineage: dict[str, Any] | None = None, name: str = "model"
+        self,
+        transformer: Transformer,
+        tokenizer: Tokenizer | None,
+        *,
+        lineage: dict[str, Any] | None = None,
+        kept: Mapping[str, Any] | None = None,
+        name: str = "model",
     ) -> None:
         if tokenizer is not None and len(tokenizer) > transformer.config.vocab_size:
             raise NormaError(f"the tokenizer has {len(tokenizer)} tokens, the model only {transformer.config.vocab_size}", where=name)
         self.transformer, self._tokenizer, self.lineage, self.name = transformer, tokenizer, lineage or {}, name
+        self.kept = dict(kept or {})
         self.engine: Engine | None = None
 
     @property
@@ -75,7 +84,7 @@ class LanguageModel:
 
     def copy(self) -> LanguageModel:
         """The same model with weights of its own (a frozen reference, or a branch to train)."""
-        twin = LanguageModel(copy.deepcopy(self.transformer), self._tokenizer, lineage=dict(self.lineage), name=self.name)
+        twin = LanguageModel(copy.deepcopy(self.transformer), self._tokenizer, lineage=dict(self.lineage), kept=self.kept, name=self.name)
         twin.engine = self.engine
         return twin
 
@@ -86,17 +95,27 @@ class LanguageModel:
         More than ``max_shard_bytes`` of weights make several files and an index. LoRA is folded in; :mod:`norma.lm.adapter` saves it alone.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        tokenizer = self._tokenizer
-        ends = {name: getattr(tokenizer, f"{name}_id", None) for name in ("bos", "eos", "pad")}
         write_weights(folder, self.config, plain_state(self.transformer), dtype, max_shard_bytes)
-        write_json(folder / "config.json", config_to_hf(self.config, **ends) | {"torch_dtype": str(dtype).removeprefix("torch.")})
-        write_json(
-            folder / "generation_config.json",
-            {"bos_token_id": ends["bos"], "eos_token_id": ends["eos"], "pad_token_id": ends["pad"], "do_sample": False},
-        )
+        values = self._config_json()
+        write_json(folder / "config.json", values | {"torch_dtype": str(dtype).removeprefix("torch.")})
+        ends = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+        write_json(folder / "generation_config.json", {name: values[name] for name in ends if name in values} | {"do_sample": False})
+        if self._tokenizer is not None:
+            self._tokenizer.save(folder)
+        write_json(folder / "norma.json", self.lineage | {"model": untold(self.config, values)})
+
+    def _config_json(self) -> dict[str, Any]:
+        """Special ids are the tokenizer's where there is one; labels keep their names while there are as many."""
+        said, tokenizer = dict(self.kept), self._tokenizer
+        if len(said.get("id2label", {})) != self.config.labels:
+            said = {name: value for name, value in said.items() if name not in ("id2label", "label2id")}
         if tokenizer is not None:
-            tokenizer.save(folder)
-        write_json(folder / "norma.json", self.lineage)
+            for name in ("bos", "eos", "pad"):
+                before, now = said.get(f"{name}_token_id"), getattr(tokenizer, f"{name}_id")
+                if not (isinstance(before, list) and now in before):  # several ids may end a text
+                    said[f"{name}_token_id"] = now
+        ends: dict[str, Any] = {name: said.get(f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        return config_to_hf(self.config, **ends) | said
 
     @staticmethod
     def load(folder: str | Path) -> LanguageModel:
@@ -109,15 +128,16 @@ class LanguageModel:
             raise NormaError(
                 "this is not a model folder: config.json is missing", where=folder, mend="Give a folder that a run or transformers wrote"
             )
-        config = config_from_hf(read_json(folder / "config.json"), folder / "config.json")
+        values = read_json(folder / "config.json")
+        lineage = read_json(folder / "norma.json") if (folder / "norma.json").exists() else {}
+        config = told(config_from_hf(values, folder / "config.json"), lineage.pop("model", {}), folder / "norma.json")
         with torch.device("meta"):
             transformer = Transformer(config)
         state = from_hf(config, read_weights(folder), folder)
         transformer.load_state_dict({name: state.pop(name).float() for name in list(state)}, assign=True)
         transformer.requires_grad_(True)
-        lineage = read_json(folder / "norma.json") if (folder / "norma.json").exists() else {}
         tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
-        return LanguageModel(transformer.eval(), tokenizer, lineage=lineage, name=folder.resolve().name)
+        return LanguageModel(transformer.eval(), tokenizer, lineage=lineage, kept=kept(values), name=folder.resolve().name)
 
     # ── reading ──
     @torch.no_grad()

@@ -6,7 +6,7 @@ What a table does not name is an error: nothing is dropped, nothing stays at its
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from norma.base.errors import NormaError, nearest
-from norma.nn.config import ModelConfig
+from norma.nn.config import Experts, ModelConfig, RotaryScaling
 from norma.nn.families import FAMILIES
 from norma.nn.families.base import Family
 from norma.nn.model import Transformer
@@ -114,6 +114,38 @@ def config_to_hf(config: ModelConfig, *, bos: int | None, eos: int | None, pad: 
     return values
 
 
+KEPT = (
+    *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id"),
+    *("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "id2label", "label2id", "problem_type"),
+)
+"""What a config.json says besides the architecture, and people rely on: which ids begin and end a text, what labels are called."""
+
+
+def kept(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of :data:`KEPT`."""
+    return {key: values[key] for key in KEPT if key in values}
+
+
+def untold(config: ModelConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Our fields that a reader of ``values`` (what :func:`config_to_hf` wrote) takes otherwise: how weights begin, dropout, a folded scale.
+
+    JSON; :func:`told` brings them back.
+    """
+    read = config_from_hf(values, "what was written")
+    changed = [f.name for f in fields(ModelConfig) if getattr(read, f.name) != getattr(config, f.name)]
+    return {name: asdict(value) if isinstance(value := getattr(config, name), Experts | RotaryScaling) else value for name in changed}
+
+
+def told(config: ModelConfig, changed: Mapping[str, Any], where: object) -> ModelConfig:
+    """``config`` with the fields that :func:`untold` gave. Raises NormaError for what is no field of ours."""
+    kinds: Mapping[str, Any] = {"experts": Experts, "rope_scaling": RotaryScaling, "windows": tuple}
+    values = {n: kinds[n](**v) if isinstance(v, Mapping) else kinds[n](v) if isinstance(v, list) else v for n, v in changed.items()}
+    try:
+        return replace(config, **values)
+    except (TypeError, ValueError) as error:
+        raise NormaError(f'"model" does not fit: {error}', where=where, mend="Remove that entry: config.json alone is read then") from None
+
+
 def _labels(count: int) -> dict[str, Any]:
     return {"id2label": {str(i): f"LABEL_{i}" for i in range(count)}, "label2id": {f"LABEL_{i}": i for i in range(count)}}
 
@@ -133,16 +165,16 @@ def config_from_hf(values: Mapping[str, Any], where: object) -> ModelConfig:
         if merged.get(key, only) != only:
             raise NormaError(f"{key} = {merged[key]!r} is not supported for {family.name}", where=where, mend=f"Supported: {only!r}")
     try:
-        fields = {ours: merged[theirs] for ours, theirs in family.keys.items()}
-        fields |= family.read(merged)
+        found = {ours: merged[theirs] for ours, theirs in family.keys.items()}
+        found |= family.read(merged)
     except KeyError as error:
         raise NormaError(f"config.json lacks {error}", where=where) from None
     if family.pads and values.get("pad_token_id") != values.get("eos_token_id"):
         # Where padding and end of text are one token, the row must learn.
-        fields["pad_id"] = values.get("pad_token_id")
-    fields |= _head(family, values, where)
+        found["pad_id"] = values.get("pad_token_id")
+    found |= _head(family, values, where)
     try:
-        return ModelConfig(family=family.name, **fields)
+        return ModelConfig(family=family.name, **found)
     except ValueError as error:
         raise NormaError(str(error), where=where) from None
 

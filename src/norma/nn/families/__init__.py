@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from norma.nn.families import bart, bert, gemma2, gpt, gpt3, gptj, llama, marian, modernbert, neox, olmo2, palm, qwen3_moe, starcoder2, switch, t5
+from norma.nn.families import (
+    bart,
+    bert,
+    gemma2,
+    gpt,
+    gpt3,
+    gptj,
+    llama,
+    marian,
+    modernbert,
+    neox,
+    olmo2,
+    palm,
+    qwen3_moe,
+    starcoder2,
+    switch,
+    t5,
+)
 from norma.nn.families.base import Family
 
 FAMILIES: dict[str, Family] = {

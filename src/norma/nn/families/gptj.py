@@ -90,7 +90,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "rotary_dim": config.rotary,
         "n_inner": config.feed_forward_width,
         "activation_function": write_activation(config.activation),
-        **{"resid_pdrop": config.dropout, "embd_pdrop": config.dropout, "attn_pdrop": 0.0},
+        "resid_pdrop": config.dropout, "embd_pdrop": config.dropout, "attn_pdrop": 0.0,
     }
 
 
