@@ -4,6 +4,7 @@
 #   make test     the fast tests
 #   make lint     style (ruff), types (mypy), floors (import-linter)
 #   make docs     bring line numbers and option tables in docs/ up to date
+#   make principles   measure the founding text's claims again, plots in docs/principles (an hour)
 #   make clean    remove .venv and caches; runs/ stays
 #
 #   PYTHON=...    the Python to use, 3.11 or newer: by default the first that fits of python3, python3.13, python3.12, python3.11
@@ -22,7 +23,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 # A Python fits when it is new enough and can make a virtual environment with pip in it.
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: demo test lint docs clean help
+.PHONY: demo test lint docs principles clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +42,10 @@ lint: $(VENV)/.test
 
 docs: $(VENV)/.demo
 	@$(PY) docs/refresh.py
+
+principles: $(VENV)/.demo
+	@$(PIP) -e '.[docs]'
+	@set -e; for script in docs/principles/[!c]*.py; do echo "$$script"; $(PY) $$script; done
 
 clean:
 	@rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -129,7 +129,7 @@ def measure(
 
 
 def draw(result: dict[str, Any]) -> Any:
-    drawn, (axis,) = figure("n-grams, LSTM and Transformer on the same text", "同一文本上的 n 元模型、LSTM 与 Transformer", 1, 5.6)
+    drawn, (axis,) = figure("n-grams, LSTM and Transformer on the same text", "同一文本上的 n 元模型、LSTM 与 Transformer", 1, 7.0)
     orders = list(result["n-gram"])
     names = [f"{n}-gram" for n in orders]
     values, colours = list(result["n-gram"].values()), [BLACK] * len(orders)

@@ -131,7 +131,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "distance": {"steps": 3, "seeds": 1, "length": 40, "width": 32, "rows": 32, "batch": 2},
     "heads": {"width": 32, "layers": 2, "head_size": 16, "steps": 3, "texts": 3},
     "norm_residual": {"width": 32, "layers": 2, "steps": 12, "rates": (1e-3,)},
-    "size": {"shapes": ((32, 1), (64, 1)), "rates": (2e-3, 6e-3), "steps": 3},
+    "size": {"shapes": ((32, 1), (64, 1)), "first_rate": 0.1, "steps": 3},
     "traditional": {"width": 32, "layers": 1, "orders": (1, 2, 3), "passes": (1,), "rates": (2e-3,)},
 }
 
