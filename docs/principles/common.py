@@ -151,9 +151,9 @@ def figure(title: str, chinese: str, panels: int = 1, width: float = 4.2, height
     from matplotlib import pyplot
 
     cjk = next((f.name for f in font_manager.fontManager.ttflist if f.name.startswith(("Noto Sans CJK", "Source Han Sans"))), None)
-    look = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.25, "legend.frameon": False}
+    look = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.25}
     fonts = {"font.size": 9, "font.family": ["DejaVu Sans", *([cjk] if cjk else [])], "svg.hashsalt": "norma"}
-    pyplot.rcParams.update({**look, **fonts, "lines.markersize": 4, "lines.linewidth": 1.5})
+    pyplot.rcParams.update({**look, **fonts, "legend.frameon": False, "lines.markersize": 4, "lines.linewidth": 1.5})
     drawn, axes = pyplot.subplots(1, panels, figsize=(width * panels, height), layout="constrained", squeeze=False)
     drawn.suptitle(f"{title}\n{chinese}" if cjk else title, fontsize=10)
     return drawn, list(axes[0])

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from common import BLUE, GREEN, ORANGE, figure, fit, parameters, run, transformer
+from common import BLUE, GREEN, ORANGE, RED, figure, fit, parameters, run, transformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -86,15 +86,16 @@ def measure(steps: int = 500, seeds: int = 3, length: int = 264, width: int = 64
     for seed in range(seeds):
         full = transformer(VOCABULARY, width, 2, seed=seed)
         models = {
-            "Transformer": (full, 3e-3),
-            "LSTM": (equal_lstm(VOCABULARY, width, parameters(full), seed), 3e-3),
-            "Window of 16": (transformer(VOCABULARY, width, 2, seed=seed, windows=(16,)), 3e-3),
+            "Transformer": (full, steps),
+            "LSTM": (equal_lstm(VOCABULARY, width, parameters(full), seed), steps),
+            "LSTM, four times the steps": (equal_lstm(VOCABULARY, width, parameters(full), seed), 4 * steps),
+            "Window of 16": (transformer(VOCABULARY, width, 2, seed=seed, windows=(16,)), steps),
         }
-        for name, (model, rate) in models.items():
+        for name, (model, own_steps) in models.items():
             def loss(step: int, model: nn.Module = model, first: int = 10**6 * (seed + 1)) -> Tensor:
                 return recall_loss(model, *make_batch(batch, length, first + step))
 
-            losses = fit(model, loss, steps, learning_rate=rate)
+            losses = fit(model, loss, own_steps, learning_rate=3e-3)
             found = result["models"].setdefault(name, {"parameters": parameters(model), "recall": [], "last loss": []})
             found["recall"].append(recall(model, length, rows, seed=10**9))
             found["last loss"].append(sum(losses[-20:]) / len(losses[-20:]))
@@ -105,7 +106,7 @@ def measure(steps: int = 500, seeds: int = 3, length: int = 264, width: int = 64
 def draw(result: dict[str, Any]) -> Any:
     drawn, (axis,) = figure("Recall against distance", "回忆的准确率与距离", 1, 5.2)
     x = range(len(result["distance"]))
-    for (name, found), colour, line in zip(result["models"].items(), (BLUE, ORANGE, GREEN), ("o-", "s--", "^:"), strict=True):
+    for (name, found), colour, line in zip(result["models"].items(), (BLUE, ORANGE, RED, GREEN), ("o-", "s--", "v-.", "^:"), strict=True):
         values = torch.tensor(found["recall"])
         spread = values.std(dim=0).tolist() if len(values) > 1 else [0.0] * len(x)
         label = f"{name}, {found['parameters']:,} parameters"
