@@ -14,7 +14,7 @@ from norma.lm import LanguageModel
 from norma.nn import Cache, Mask, ModelConfig, Transformer, preset
 from norma.nn import attention as attention_module
 from norma.nn.attention import attend
-from norma.nn.layers import working_weights
+from norma.nn.layers import activate, working_weights
 from norma.nn.mask import Seen, additive
 
 Make = Callable[..., LanguageModel]
@@ -166,3 +166,13 @@ def test_unknown_presets_and_widths_say_so() -> None:
         preset("lama", vocab_size=10, width=64, layers=1)
     with pytest.raises(NormaError, match="not a multiple"):
         preset("llama", vocab_size=10, width=100, layers=1)
+
+
+def test_the_compiled_form_of_gelu_is_the_same_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.linspace(-12, 12, 4001, dtype=torch.float64, requires_grad=True)
+    right = F.gelu(x, approximate="tanh")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    found = activate("gelu_tanh", x)
+    torch.testing.assert_close(found, right, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(y.sum(), x)[0] for y in (found, right)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
