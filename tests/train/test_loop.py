@@ -15,6 +15,7 @@ from norma.lm import LanguageModel
 from norma.nn import Transformer
 from norma.text.packing import Batches, Rows
 from norma.train import Losses, TrainOptions, checkpoint, train
+from norma.train.metrics import CLOCKS
 from norma.train.step import language_loss, language_losses
 
 Make = Callable[..., LanguageModel]
@@ -53,7 +54,8 @@ def run(model: Transformer, folder: Path, kind: str, **how: int | None) -> dict[
 
 
 def rows_in(folder: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
 
 
 @pytest.fixture(params=["muon", "adamw"])
@@ -183,10 +185,11 @@ def test_a_gradient_that_is_not_finite_names_its_step(bad: float, make_model: Ma
     def losses(step: int) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
         return ((loss * (bad if step == 4 else 1.0), n) for loss, n in inner(step))
 
-    with pytest.raises(NormaError, match="not finite at step 4"):
+    with pytest.raises(NormaError, match="at step 4 the gradient is not finite"):
         train(model, losses, steps=STEPS, options=options_of("muon"), folder=tmp_path, progress=Silent())
     assert all(p.isfinite().all() for p in model.parameters())
-    assert [r["step"] for r in rows_in(tmp_path)] == [0, 1, 2, 3]
+    rows = rows_in(tmp_path)
+    assert [r["step"] for r in rows] == [0, 1, 2, 3, 4] and rows[4]["skipped"] is True and rows[4]["gradient_norm"] is None
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"], indirect=True)
@@ -209,3 +212,23 @@ def test_a_tiny_model_learns_twenty_rows_by_heart(kind: str, make_model: Make, t
     assert last["loss"] < 0.05 and not list(tmp_path.glob("checkpoint-*"))
     for row in rows:
         assert model(torch.tensor([row[:-1]])).argmax(-1)[0, 1:].tolist() == row[2:]
+
+
+def test_dropout_depends_on_seed_and_step_alone(make_model: Make, tmp_path: Path) -> None:
+    def trained(folder: str, seed: int, before: int) -> torch.Tensor:
+        model = make_model(5).transformer
+        model.train()
+        weights = next(iter(model.parameters()))
+
+        def losses(step: int) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
+            yield torch.nn.functional.dropout(weights, 0.5).square().sum(), {}
+
+        torch.manual_seed(before)
+        noise = torch.rand(3)
+        torch.manual_seed(before)
+        train(model, losses, steps=3, options=options_of("adamw"), folder=tmp_path / folder, progress=Silent(), seed=seed)
+        assert torch.equal(torch.rand(3), noise)  # the caller's random numbers are as they were
+        return weights.detach().clone()
+
+    first = trained("a", 1, 10)
+    assert torch.equal(first, trained("b", 1, 11)) and not torch.equal(first, trained("c", 2, 10))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from norma.lm import LanguageModel
-from norma.train.optimiser import make_optimisers, schedule_factor, set_learning_rate
+from norma.train.optimiser import GroupRow, group_rows, make_optimisers, schedule_factor, set_learning_rate
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,21 @@ def test_every_weight_has_one_owner(kind: str, make_model: Callable[..., Languag
     set_learning_rate(made, 0.5)
     set_learning_rate(made, 0.5)
     assert {g["lr"] for o in made for g in o.param_groups} == ({5e-4, 5e-3} if kind == "muon" else {5e-4})
+
+
+def test_groups_as_a_table(make_model: Callable[..., LanguageModel]) -> None:
+    model = make_model().transformer  # 24 wide, 2 blocks, 4 heads and 2 of keys of 6, 40 inside, tied embeddings
+    made = make_optimisers(model, kind="muon", learning_rate=1e-3, matrix_learning_rate=1e-2, weight_decay=0.1)
+    vocabulary = model.config.vocab_size
+    block = 24 * 24 + 24 * 12 * 2 + 24 * 24 + 3 * 24 * 40
+    wanted = [
+        GroupRow("other matrices", "AdamW", 1, vocabulary * 24, 1e-3, 0.1),
+        GroupRow("norms and biases", "AdamW", 5, 5 * 24, 1e-3, 0.0),
+        GroupRow("matrices of blocks", "Muon", 14, 2 * block, 1e-2, 0.1),
+    ]
+    assert group_rows(made) == wanted
+    set_learning_rate(made, 0.1)
+    assert group_rows(made) == wanted  # the peak, whatever the moment
+    plain = group_rows(make_optimisers(model, kind="adamw", learning_rate=1e-3, matrix_learning_rate=1e-2, weight_decay=0.1))
+    assert [(r.group, r.rule) for r in plain] == [("matrices", "AdamW"), ("norms and biases", "AdamW")]
+    assert sum(r.parameters for r in plain) == sum(p.numel() for p in model.parameters())

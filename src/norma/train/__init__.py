@@ -1,7 +1,8 @@
 """Floor 3: the loop, optimisers and schedules, checkpoints with exact resume.
 
-losses(step) ─→ backward ─→ clip ─→ optimisers ─→ metrics.jsonl
-                                        └─→ checkpoint-N/ (safetensors + manifest), from which a killed run goes on bit-identical
+losses(step) ─→ backward ─→ clip ─→ guard ─→ optimisers, average ─→ metrics.jsonl, samples.jsonl, sinks
+                                      │                └─→ checkpoint-N/ (safetensors + manifest): a killed run goes on bit-identical
+                                      └─→ a spike, NaN: stop, skip, or back to a checkpoint
 """
 
 from __future__ import annotations

@@ -1,64 +1,221 @@
 """Checkpoints of a running stage: safetensors and a manifest with checksums. No pickle; whole or ignored.
 
-checkpoint-00000120/  model.safetensors  optimiser.safetensors  manifest.json {step, files: {name: sha256}, numbers}
+    checkpoint-00000120/  model.safetensors  optimiser.safetensors  [average.safetensors]  manifest.json
+    manifest.json         {step, files: {name: sha256}, numbers, guard, metrics, updates, digest of all these}
+
+    save:     write beside ─→ fsync ─→ rename ─→ drop what no rule keeps      (rename before each deletion too: half a
+    restore:  newest first ─→ checksums ─→ weights, moments, averages, state   checkpoint never bears a checkpoint's name)
 """
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from norma.base.errors import NormaError
-from norma.base.files import commit_folder, disk_errors, read_json, write_json
-from norma.base.hashing import file_digest
+from norma.base.files import commit_folder, disk_errors, fsync_folder, read_json, write_json
+from norma.base.hashing import digest, file_digest
+from norma.train.averaging import WeightAverage
+from norma.train.guard import Guard
 from norma.train.optimiser import optimiser_tensors, restore_optimisers
-
-KEPT = 2  # the newest and the one before it, should the newest be damaged
-
-
-def save(folder: Path, step: int, model: nn.Module, optimisers: list[torch.optim.Optimizer], numbers: dict[str, Any]) -> None:
-    """Write ``checkpoint-<step>`` whole (rename at the end) and drop older ones but one."""
-    final = folder / f"checkpoint-{step:08d}"
-    temporary = folder / f".{final.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    with disk_errors(folder):
-        temporary.mkdir(parents=True)
-        save_file({n: p.detach().contiguous() for n, p in model.named_parameters()}, temporary / "model.safetensors")
-        save_file({n: t.contiguous() for n, t in optimiser_tensors(model, optimisers).items()}, temporary / "optimiser.safetensors")
-    files = {p.name: file_digest(p) for p in sorted(temporary.glob("*.safetensors"))}
-    write_json(temporary / "manifest.json", {"step": step, "files": files, "numbers": numbers})
-    commit_folder(temporary, final)
-    for old in sorted(folder.glob("checkpoint-*"))[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+from norma.train.options import TrainOptions
 
 
-def restore(folder: Path, model: nn.Module, optimisers: list[torch.optim.Optimizer]) -> tuple[int, dict[str, Any]]:
-    """Load the newest whole checkpoint; returns the steps done (0 when there is none) and the saved numbers.
+class Checkpoints:
+    """Saves and restores all that a run is made of, and keeps what the options say.
 
-    One whose checksums do not match (a disk that filled up, a bit that flipped) is passed over for the one before it.
+    Args:
+        state: JSON values of the caller; the same object is filled again by :meth:`restore`.
+        say: told of checkpoints that are damaged.
     """
-    for checkpoint in sorted(folder.glob("checkpoint-*"), reverse=True):
+
+    def __init__(
+        self,
+        folder: Path,
+        options: TrainOptions,
+        model: nn.Module,
+        optimisers: list[torch.optim.Optimizer],
+        average: WeightAverage | None,
+        guard: Guard,
+        state: dict[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder, self.options, self.model, self.optimisers = folder, options, model, optimisers
+        self.average, self.guard, self.state, self.say = average, guard, state, say
+        self.latest: dict[str, float] = {}  # the last value of each number: what "best" is judged by
+        self.at: int | None = None  # the step whose checkpoint was last written or read
+
+    def save(self, step: int) -> None:
+        """Write ``checkpoint-<step>`` (``step`` steps are done) whole, then drop what no rule keeps."""
+        if step == self.at:
+            return
+        final = self.folder / f"checkpoint-{step:08d}"
+        temporary = self.folder / f".{final.name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
         try:
-            manifest = read_json(checkpoint / "manifest.json")
-        except NormaError:
-            continue
-        if any(not (checkpoint / n).exists() or file_digest(checkpoint / n) != d for n, d in manifest["files"].items()):
-            continue
-        state = load_file(checkpoint / "model.safetensors")
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(state[name])
-        restore_optimisers(model, optimisers, load_file(checkpoint / "optimiser.safetensors"))
-        return int(manifest["step"]), dict(manifest["numbers"])
-    return 0, {}
+            with disk_errors(self.folder):
+                temporary.mkdir(parents=True)
+                _write(temporary / "model.safetensors", _weights(self.model))
+                _write(temporary / "optimiser.safetensors", optimiser_tensors(self.model, self.optimisers))
+                if self.average is not None:
+                    _write(temporary / "average.safetensors", self.average.tensors)
+                files = {p.name: file_digest(p) for p in sorted(temporary.glob("*.safetensors"))}
+            self._write_manifest(temporary, {"step": step, "files": files, "numbers": self.state})
+            fsync_folder(temporary)
+            commit_folder(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # room on a full disk, for the next try
+        self.at = step
+        found = {path: manifest for path in _found(self.folder) if (manifest := read_manifest(path)) is not None}
+        values = {int(m["step"]): m["metrics"].get(self.options.keep_best) for m in found.values()}
+        for step_kept in set(values) - kept(values, step, self.options):
+            _drop(self.folder / f"checkpoint-{step_kept:08d}")
+
+    def restore(self, at_most: int | None = None) -> int:
+        """Load the newest whole checkpoint; returns the steps done, 0 when there is none.
+
+        One whose checksums do not match (a disk that filled up, a bit that flipped) is passed over for the one before it.
+
+        Args:
+            at_most: go back to a checkpoint of no more than so many steps, and drop the later ones. What the guard has found since
+                goes into that checkpoint, so that a kill does not undo the decision. Raises NormaError when there is none.
+        """
+        for path in self.folder.glob(".checkpoint-*"):  # what a kill left behind
+            shutil.rmtree(path, ignore_errors=True)
+        later: list[Path] = []
+        for path in reversed(_found(self.folder)):
+            manifest = read_manifest(path)
+            if at_most is not None and _step(path) > at_most:
+                later.append(path)
+            elif manifest is None or not _whole(path, manifest):
+                self.say(f"{path.name} is damaged (its checksums do not match); the one before it is used")
+                later.append(path)
+            else:
+                self._load(path, manifest)
+                if at_most is not None:
+                    self._write_manifest(path, manifest)
+                break
+        else:
+            if at_most is not None:
+                mend = "Start again, with another on_spike"
+                raise NormaError(f"there is no whole checkpoint of step {at_most} or before to go back to", where=self.folder, mend=mend)
+            self.at = None
+        for path in later:
+            _drop(path)
+        return self.at or 0
+
+    def _load(self, path: Path, manifest: dict[str, Any]) -> None:
+        load_weights(path, self.model)
+        restore_optimisers(self.model, self.optimisers, load_file(path / "optimiser.safetensors"))
+        if self.average is not None:
+            self.average.restore(load_file(path / "average.safetensors"), int(manifest["updates"]))
+        self.guard.restore(manifest["guard"])
+        self.latest = dict(manifest["metrics"])
+        self.state.clear()
+        self.state.update(manifest["numbers"])
+        self.at = int(manifest["step"])
+
+    def _write_manifest(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        updates = None if self.average is None else self.average.updates
+        made = {key: manifest[key] for key in ("step", "files", "numbers")}
+        made |= {"guard": self.guard.saved(), "metrics": self.latest, "updates": updates}
+        write_json(folder / "manifest.json", {**made, "digest": digest(made)})
+
+
+def kept(values: Mapping[int, float | None], now: int, options: TrainOptions) -> set[int]:
+    """Which checkpoints stay. ``values``: step -> its value of ``keep_best``; ``now``: steps that are done."""
+    steps = sorted(values)
+    stay = set(steps[-options.keep_last :])
+    if options.keep_every is not None:
+        stay |= {s for s in steps if s > 0 and s % options.keep_every == 0}
+    judged = {s: v for s, v in values.items() if v is not None}
+    if options.keep_best is not None and judged:
+        sign = 1.0 if options.best_is == "lowest" else -1.0
+        stay.add(min(judged, key=lambda s: (sign * judged[s], s)))
+    if options.on_spike == "rollback":  # step `now` may be the next to offend
+        latest = max(0, now - options.pass_over + 1)
+        stay |= set([s for s in steps if s <= latest][-1:])
+        stay |= set([s for s in steps if s > latest][:1])  # it will be the one before long; else the same old one stayed for ever
+    return stay
+
+
+def best(folder: Path, options: TrainOptions) -> Path | None:
+    """The whole checkpoint with the best value of ``options.keep_best``, or None."""
+    sign = 1.0 if options.best_is == "lowest" else -1.0
+    judged: list[tuple[float, Path]] = []
+    for path in _found(folder):
+        manifest = read_manifest(path)
+        if manifest is not None and options.keep_best in manifest["metrics"] and _whole(path, manifest):
+            judged.append((sign * manifest["metrics"][options.keep_best], path))
+    return min(judged)[1] if judged else None
+
+
+def load_weights(checkpoint: Path, model: nn.Module) -> None:
+    """Put the weights of one checkpoint into ``model``."""
+    saved = load_file(checkpoint / "model.safetensors")
+    with torch.no_grad():
+        for name, tensor in _weights(model).items():
+            tensor.copy_(saved[name])
 
 
 def remove(folder: Path) -> None:
     """Drop the checkpoints of a finished stage."""
     for path in [*folder.glob("checkpoint-*"), *folder.glob(".checkpoint-*")]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any] | None:
+    """A checkpoint's manifest, or None when it is missing, cut short or altered."""
+    try:
+        manifest = read_json(checkpoint / "manifest.json")
+    except NormaError:
+        return None
+    if not isinstance(manifest, dict):
+        return None
+    said = manifest.pop("digest", None)
+    return manifest if said == digest(manifest) else None
+
+
+def _whole(checkpoint: Path, manifest: dict[str, Any]) -> bool:
+    return all((checkpoint / n).is_file() and file_digest(checkpoint / n) == d for n, d in manifest["files"].items())
+
+
+def _found(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def _drop(checkpoint: Path) -> None:
+    hidden = checkpoint.with_name(f".{checkpoint.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    checkpoint.replace(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters, tied ones once, and buffers that are saved (an expert's balance moves while training)."""
+    saved = model.state_dict().keys()
+    buffers = {n: b for n, b in model.named_buffers() if n in saved}
+    return {**{n: p.detach() for n, p in model.named_parameters()}, **buffers}
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        save_file({n: t.contiguous() for n, t in tensors.items()}, path)
+    except SafetensorError as error:
+        # The Rust side tells of a full disk in words only.
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), str(error)) from error

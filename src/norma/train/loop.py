@@ -1,29 +1,36 @@
 """The training loop: the same for every objective.
 
+    losses(step) ─→ backward ─→ clip ─→ guard ─→ optimisers ─→ average ─→ metrics.jsonl ─→ sample ─→ checkpoint
+                                          └─→ stop, skip, or go back to a checkpoint
+
 ``losses(step)`` yields the parts of one step's loss; each is differentiated before the next is made, so memory holds one
 micro-batch. Whatever it does (read a packed batch, sample rollouts) must depend on the step, the seed and the weights alone:
-then a killed run and an unbroken one end bit-identical.
+then a killed run and an unbroken one end bit-identical. Torch's own random numbers (dropout) are made to: they are seeded by
+(seed, step) before each step.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from norma.base.errors import NormaError
-from norma.base.files import disk_errors, write_text
 from norma.base.progress import Progress
-from norma.train import checkpoint
+from norma.train.averaging import WeightAverage
+from norma.train.checkpoint import Checkpoints
+from norma.train.guard import Guard
+from norma.train.metrics import RunLog
 from norma.train.optimiser import make_optimisers, schedule_factor, set_learning_rate
 from norma.train.options import TrainOptions
+from norma.train.sinks import open_sinks
+from norma.train.stopping import StopRequest
 
 Losses = Callable[[int], Iterator[tuple[Tensor, dict[str, float]]]]
 
@@ -37,18 +44,31 @@ def train(
     folder: Path,
     progress: Progress,
     state: dict[str, Any] | None = None,
+    seed: int = 0,
+    flops_per_token: float | None = None,
+    peak_flops: float | None = None,
+    sample: Callable[[int], str] | None = None,
+    name: str | None = None,
 ) -> dict[str, float]:
-    """Run steps 0 to ``steps`` - 1, or what is left of them after a kill; returns the last step's numbers.
+    """Run steps 0 to ``steps`` - 1, or what is left of them after a kill; returns the numbers of the last step that counted.
 
     Args:
         model: its parameters are changed in place.
-        losses: the parts of a step's loss and their numbers (``loss``, ``tokens``, ... are summed over the parts).
-        folder: ``metrics.jsonl`` and the checkpoints live here.
+        losses: the parts of a step's loss and their numbers (``loss``, ``tokens``, ... are summed over the parts). With ``nats`` and
+            ``bytes``, sums over the targets, a row says bits per byte.
+        folder: ``metrics.jsonl``, ``samples.jsonl`` and the checkpoints live here.
         state: JSON values that belong to the run (multipliers, ...); saved and restored with the weights.
+        seed: of torch's random numbers within a step.
+        flops_per_token, peak_flops: with both, a row says what share of the machine's peak was reached (``norma.train.peak``).
+        sample: step -> text, asked for every ``options.sample_every`` steps, the model in evaluation mode.
+        name: what the run is called in sinks (default: the folder's name).
 
-    Raises NormaError naming the step when the loss is not finite.
+    Raises:
+        NormaError: naming the step, when the loss or the gradient is not finite or leaps and the options say stop; on a full disk.
+        KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, when the step is done and saved (see ``norma.train.stopping``).
     """
     state = {} if state is None else state
+    folder.mkdir(parents=True, exist_ok=True)
     optimisers = make_optimisers(
         model,
         kind=options.optimiser,
@@ -56,62 +76,87 @@ def train(
         matrix_learning_rate=options.matrix_learning_rate,
         weight_decay=options.weight_decay,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    done, saved = checkpoint.restore(folder, model, optimisers)
-    state.update(saved)
-    metrics = folder / "metrics.jsonl"
-    last = _cut_metrics(metrics, done)
-    if done:
-        progress.say(f"going on at step {done} of {steps}")
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    average = WeightAverage(model, options.ema) if options.ema is not None else None
+    guard = Guard(options)
+    saved = Checkpoints(folder, options, model, optimisers, average, guard, state, progress.say)
+    step = saved.restore()
+    if step:
+        progress.say(f"going on at step {step} of {steps}")
+    config = {**options.model_dump(exclude={"sinks"}), "steps": steps}
+    sinks = open_sinks(options.sinks, folder, step, name=name or folder.name, config=config)
+    written = RunLog(folder, steps, progress, sinks, flops_per_token=flops_per_token, peak_flops=peak_flops)
+    last = written.begin(step)
+    if options.on_spike == "rollback":
+        saved.save(step)  # there is always somewhere to go back to
     model.train()
     model.zero_grad(set_to_none=True)  # what an interrupted step left behind
     began = saved_at = time.monotonic()
-    with disk_errors(metrics), metrics.open("a", encoding="utf-8") as log:
-        for step in range(done, steps):
+    stop = StopRequest()
+    with torch.random.fork_rng(devices=[]), written, stop:
+        while step < steps and not stop.asked:
             clock = time.monotonic()
-            set_learning_rate(optimisers, schedule_factor(step, steps=steps, warmup=options.warmup, kind=options.schedule))
-            numbers: dict[str, float] = {}
-            for loss, part in losses(step):
-                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-                for key, value in part.items():
-                    numbers[key] = numbers.get(key, 0.0) + value
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, options.clip))
-            if not math.isfinite(norm):
-                raise NormaError(
-                    f"the gradient is not finite at step {step}", where=folder, mend="Lower the learning rate; nothing was saved after it"
+            offender = guard.passed(step)
+            if offender is not None:
+                written.skip(step, guard.offences[offender] if offender == step else f"passed over for step {offender}")
+            else:
+                before = copy.deepcopy(state)
+                factor = schedule_factor(
+                    step, steps=steps, warmup=options.warmup, kind=options.schedule, decay_share=options.decay_share, floor=options.floor
                 )
-            for optimiser in optimisers:
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-            numbers["gradient_norm"] = norm
-            seconds = time.monotonic() - clock
-            log.write(json.dumps({"step": step, **numbers, "seconds": round(seconds, 4)}) + "\n")
-            log.flush()
-            shown = dict(numbers)
-            if "tokens" in shown:
-                shown["tokens_per_s"] = shown.pop("tokens") / seconds
-            progress.update(step + 1, steps, **shown)
-            last = numbers
-            if step + 1 < steps and time.monotonic() - saved_at > options.checkpoint_seconds:
-                os.fsync(log.fileno())
-                checkpoint.save(folder, step + 1, model, optimisers, state)
+                set_learning_rate(optimisers, factor)
+                numbers = _gradient(model, losses, step, seed, options.clip)
+                loss, norm = numbers.get("loss"), numbers["gradient_norm"]
+                why = guard.judge(loss, norm)
+                if why is None:
+                    guard.accept(loss)
+                    for optimiser in optimisers:
+                        optimiser.step()
+                    if average is not None:
+                        average.update(model)
+                    numbers["learning_rate"] = options.learning_rate * factor
+                    last = written.step(step, numbers, time.monotonic() - clock)
+                    saved.latest |= {k: v for k, v in last.items() if math.isfinite(v)}
+                else:
+                    state.clear()
+                    state.update(before)
+                    progress.say(f"step {step} does not count: {why}")
+                    written.skip(step, why, numbers)
+                    guard.offend(step, why, folder)
+                model.zero_grad(set_to_none=True)
+                if why is not None and options.on_spike == "rollback":
+                    step = saved.restore(at_most=guard.first(step))
+                    last = written.begin(step)
+                    progress.say(f"back to step {step}; {guard.reach} steps are passed over")
+                    continue
+            step += 1
+            if sample is not None and options.sample_every and step % options.sample_every == 0:
+                model.eval()
+                with torch.no_grad():
+                    written.sample(step - 1, sample(step - 1))
+                model.train()
+            due = time.monotonic() - saved_at > options.checkpoint_seconds or (options.keep_every and step % options.keep_every == 0)
+            if stop.asked or (due and step < steps):
+                written.sync()
+                saved.save(step)
                 saved_at = time.monotonic()
+        if stop.asked:
+            progress.say(f"stopped after step {step} of {steps}, which is saved: the same command goes on from here")
+    stop.obey()
+    if average is not None and options.averaged:
+        average.copy_to(model)
     model.eval()
     state["seconds"] = time.monotonic() - began
     return last
 
 
-def _cut_metrics(path: Path, done: int) -> dict[str, float]:
-    """Drop the rows of steps that will be done again (and a half-written last line); returns the last row that stays."""
-    if not path.exists():
-        return {}
-    kept: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] < done:
-                kept.append(line)
-        except json.JSONDecodeError:
-            break
-    write_text(path, "".join(line + "\n" for line in kept))
-    return {} if not kept else {k: v for k, v in json.loads(kept[-1]).items() if k not in ("step", "seconds")}
+def _gradient(model: nn.Module, losses: Losses, step: int, seed: int, clip: float) -> dict[str, float]:
+    """Leave the clipped gradient of a step in the parameters; returns the sums of its parts' numbers, and the norm before clipping."""
+    # The CPU's generator takes 32 bits of its seed: mixed, so that all of seed and step count.
+    torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
+    numbers: dict[str, float] = {}
+    for loss, part in losses(step):
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        for key, value in part.items():
+            numbers[key] = numbers.get(key, 0.0) + value
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return {**numbers, "gradient_norm": float(torch.nn.utils.clip_grad_norm_(parameters, clip))}

@@ -7,6 +7,7 @@ norms and biases. Both are PyTorch's own; AdamW is the fused one.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,23 +25,57 @@ def make_optimisers(
     inside = {id(p) for p in matrices}
     others = [p for _, p in named if id(p) not in inside]
     decayed, plain = [p for p in others if p.dim() >= 2], [p for p in others if p.dim() < 2]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay, "name": "other matrices" if matrices else "matrices"},
+        {"params": plain, "weight_decay": 0.0, "name": "norms and biases"},
+    ]
     # eps well below the size of gradients of small models; betas as GPT-3 (2005.14165, appendix B).
     made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)]
     if matrices:
         # The update's root mean square is matched to AdamW's (Liu et al., section 2.2).
         settings: dict[str, Any] = {"weight_decay": weight_decay, "momentum": 0.95, "adjust_lr_fn": "match_rms_adamw"}
-        made.append(torch.optim.Muon(matrices, lr=matrix_learning_rate, **settings))
+        group: dict[str, Any] = {"params": matrices, "name": "matrices of blocks"}
+        made.append(torch.optim.Muon([group], lr=matrix_learning_rate, **settings))
     for optimiser in made:
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]
     return made
 
 
+@dataclass(frozen=True)
+class GroupRow:
+    """One line of a table of parameter groups."""
+
+    group: str
+    rule: str
+    tensors: int
+    parameters: int
+    learning_rate: float  # at its peak
+    weight_decay: float
+
+
+def group_rows(optimisers: list[torch.optim.Optimizer]) -> list[GroupRow]:
+    """Which weights are moved how, a row for each group that has any."""
+    return [
+        GroupRow(
+            group["name"],
+            type(optimiser).__name__,
+            len(group["params"]),
+            sum(p.numel() for p in group["params"]),
+            group["peak"],
+            group["weight_decay"],
+        )
+        for optimiser in optimisers
+        for group in optimiser.param_groups
+        if group["params"]
+    ]
+
+
 def schedule_factor(step: int, *, steps: int, warmup: int, kind: Schedule, decay_share: float = 0.4, floor: float = 0.0) -> float:
     """The share of the peak learning rate at ``step`` (0-based).
 
-    ``wsd``: linear warm-up, stable, then linear decay over the last ``decay_share`` of the steps (2404.06395).
+    ``cosine``: to ``floor`` along half a cosine (1608.03983, eq. 5, one cycle). ``wsd``: linear warm-up, stable, then linear decay
+    over the last ``decay_share`` of the steps (2404.06395).
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -72,11 +107,13 @@ def optimiser_tensors(model: nn.Module, optimisers: list[torch.optim.Optimizer])
 
 
 def restore_optimisers(model: nn.Module, optimisers: list[torch.optim.Optimizer], flat: dict[str, Tensor]) -> None:
-    """The inverse of :func:`optimiser_tensors`."""
+    """The inverse of :func:`optimiser_tensors`; whatever the optimisers knew before is forgotten."""
+    for optimiser in optimisers:
+        optimiser.state.clear()
     owner = {id(p): o for o in optimisers for g in o.param_groups for p in g["params"]}
     parameters = dict(model.named_parameters())
     for name, tensor in flat.items():
         parameter_name, _, key = name.rpartition("/")
         parameter = parameters[parameter_name]
         state: dict[str, Any] = owner[id(parameter)].state[parameter]
-        state[key] = tensor.clone()
+        state[key] = tensor.to(parameter.device, copy=True)

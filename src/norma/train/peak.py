@@ -1,0 +1,26 @@
+"""How fast this machine multiplies matrices at best: what a training step's speed is a share of."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import torch
+
+
+@cache
+def matmul_peak(dtype: torch.dtype, device: str = "cpu", size: int | None = None) -> float:
+    """Floating-point operations a second of the best of ten square products (2 size^3 each), measured once a process.
+
+    The best and not the mean: whatever else the machine does only ever adds time.
+    """
+    side = size or (8192 if device.startswith("cuda") else 1536)
+    a = torch.ones(side, side, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(11):
+        began = time.perf_counter()
+        torch.mm(a, a)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    return 2.0 * side**3 / min(seconds[1:])  # the first makes the kernel
