@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
+from norma.base.random import keyed
 from norma.lm import LanguageModel
+from norma.objectives.masking import Masking, MaskTokens, mask_tokens
 from norma.objectives.policy_gradient import kl_estimate
 from norma.text.packing import Batches, Rows
+from norma.text.words import SPECIAL, WORD
+from norma.train.examples import Examples, examples_loss
 from norma.train.scoring import Group, answer_logprobs, split_groups
 from norma.train.step import language_loss
+
+MASKING = Masking()  # 15%, 80/10/10
 
 
 def bits_per_byte(model: LanguageModel, texts: Sequence[str], *, length: int = 256, dtype: torch.dtype = torch.float32) -> float:
@@ -33,6 +40,35 @@ def bits_per_byte(model: LanguageModel, texts: Sequence[str], *, length: int = 2
             loss, _ = language_loss(model.transformer, batches.assemble(bins[start : start + batches.size]), dtype)
             nats += float(loss)
     return nats / math.log(2) / sum(len(t.encode()) for t in texts)
+
+
+def masked_nats(
+    model: LanguageModel, texts: Sequence[str], *, length: int = 256, masking: Masking = MASKING, dtype: torch.dtype = torch.float32
+) -> float:
+    """Nats a masked token of the texts: what a masked language model does not know. Which tokens are masked depends on nothing else.
+
+    Not comparable across tokenizers, nor with :func:`bits_per_byte`: both sides of a token are seen.
+    """
+    tokenizer = model.tokenizer
+    head = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    tail = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    rows = Rows.build(((ids, [True] * len(ids)) for ids in (head + ids + tail for ids in tokenizer.encode_batch(texts))), length)
+    batches = Batches(rows, length=length, size=16, seed=0, pad=tokenizer.pad_id)
+    tokens = MaskTokens(tokenizer.objective_tokens("masked")[0], tokenizer.special_ids, len(tokenizer))
+    nats, predicted, bins = 0.0, 0, batches.bins(0)
+    with torch.no_grad():
+        for start in range(0, len(bins), batches.size):
+            batch = batches.assemble(bins[start : start + batches.size])
+            flags = np.where(np.isin(batch.ids, tokenizer.special_ids), SPECIAL, WORD).astype(np.uint8)
+            made = [
+                mask_tokens(ids, documents, flag, tokens=tokens, masking=masking, random=keyed(0, start + b, use="masked nats"))
+                for b, (ids, documents, flag) in enumerate(zip(batch.ids, batch.documents, flags, strict=True))
+            ]
+            ids, targets = (np.stack(arrays) for arrays in zip(*made, strict=True))
+            examples = Examples(ids, targets, batch.documents, batch.positions, causal=False)
+            nats += float(examples_loss(model.transformer, examples, dtype)[0])
+            predicted += examples.predicted
+    return nats / max(1, predicted)
 
 
 def kl_per_token(model: LanguageModel, reference: LanguageModel, groups: Sequence[Group], *, dtype: torch.dtype = torch.float32) -> float:

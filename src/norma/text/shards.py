@@ -227,6 +227,16 @@ class Shards:
         """The number of documents."""
         return self.documents
 
+    def __getitem__(self, number: int) -> tuple[Tokens, Flags]:
+        return self.document(number)
+
+    def holder(self, token: int) -> int:
+        """The number of the document that token ``token`` of the whole corpus stands in. O(log documents)."""
+        if not 0 <= token < self.tokens:
+            raise IndexError(f"token {token} of {self.tokens}")
+        k = int(np.searchsorted(self._ends, token, side="right")) - 1
+        return int(self._documents[k] + np.searchsorted(self._offsets[k], token - self._ends[k], side="right")) - 1
+
     def document(self, number: int) -> tuple[Tokens, Flags]:
         """Tokens and flags of a document, (N,) each: read-only views of the files. O(log shards)."""
         if not 0 <= number < self.documents:

@@ -9,7 +9,7 @@ Files are the Hugging Face layout: ``tokenizer.json`` and ``tokenizer_config.jso
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,15 @@ from norma.base.files import write_json, write_text
 from norma.text.vocabularies import build, complete, read_config, text_of
 
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
+SENTINELS = 100  # for spans, as T5 has them (1910.10683, 3.1.4)
+OBJECTIVE_TOKENS: Mapping[str, tuple[str, ...]] = {
+    "masked": ("<|mask|>",),
+    "pairs": ("<|cls|>", "<|sep|>"),
+    "infilling": ("<|prefix|>", "<|suffix|>", "<|middle|>"),
+    "spans": tuple(f"<|span_{i}|>" for i in range(SENTINELS)),
+}
+"""Special tokens that some objectives of pretraining need."""
+
 SPECIAL_TOKENS = (PAD, BOS, END, "<|system|>", "<|user|>", "<|assistant|>")
 # No white space between markers and content: a piecewise encoding then equals the joint one that transformers makes.
 CHAT_TEMPLATE = (
@@ -49,6 +58,25 @@ class Tokenizer:
     def _id(self, name: str) -> int | None:
         token = text_of(self.config.get(name))
         return None if token is None else self.backend.token_to_id(token)
+
+    def objective_tokens(self, objective: str) -> tuple[int, ...]:
+        """Ids of the tokens that ``objective`` (a key of ``OBJECTIVE_TOKENS``) needs. Raises NormaError when there are none."""
+        ids = [self.backend.token_to_id(token) for token in OBJECTIVE_TOKENS[objective]]
+        if objective == "masked" and None in ids:
+            ids = [self._id("mask_token")]  # another program's tokenizer calls it otherwise
+        if objective == "pairs" and None in ids:
+            ids = [self._id("cls_token"), self._id("sep_token")]
+        found = tuple(i for i in ids if i is not None)
+        if len(found) < len(ids):
+            raise NormaError(
+                f"this tokenizer has no tokens for '{objective}'", mend=f"Train it with objectives: [{objective}] in the tokenizer stage"
+            )
+        return found
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of all tokens that stand for no text."""
+        return tuple(sorted(i for i, token in self.backend.get_added_tokens_decoder().items() if token.special))
 
     def __len__(self) -> int:
         """The number of tokens, special ones included."""
@@ -100,18 +128,20 @@ class Tokenizer:
         return Tokenizer(backend, complete(backend, config, folder))
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, objectives: Sequence[str] = ()) -> Tokenizer:
     """Train a byte-level BPE (Sennrich et al., 1508.07909; bytes as in GPT-2) with Norma's chat tokens.
 
     Args:
         texts: the corpus, streamed once.
         vocab_size: tokens in all: 256 bytes, the special tokens, and merges.
+        objectives: keys of ``OBJECTIVE_TOKENS`` whose tokens are to be there.
 
     Every string of bytes can be encoded, so there is no unknown token. Digits stand alone (numbers stay regular).
     """
-    least = 256 + len(SPECIAL_TOKENS)
+    special = [*SPECIAL_TOKENS, *(token for name in objectives for token in OBJECTIVE_TOKENS[name])]
+    least = 256 + len(special)
     if vocab_size < least:
-        raise NormaError(f"a vocabulary of {vocab_size} is too small", mend=f"Bytes and chat tokens alone need {least}")
+        raise NormaError(f"a vocabulary of {vocab_size} is too small", mend=f"Bytes and special tokens alone need {least}")
     backend = tokenizers.Tokenizer(models.BPE())
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -120,7 +150,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=special,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         min_frequency=2,
         show_progress=False,
@@ -131,6 +161,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         "bos_token": BOS,
         "eos_token": END,
         "pad_token": PAD,
+        **({"mask_token": "<|mask|>"} if "masked" in objectives else {}),
+        **({"cls_token": "<|cls|>", "sep_token": "<|sep|>"} if "pairs" in objectives else {}),
         "clean_up_tokenization_spaces": False,
         "model_max_length": 1 << 30,
         "chat_template": CHAT_TEMPLATE,

@@ -13,7 +13,9 @@ from norma.pipeline.stage import Stage
 
 KINDS: dict[str, str] = {
     "corpus": "norma.pipeline.stages.corpus:Corpus",
+    "clean": "norma.pipeline.stages.clean:Clean",
     "tokenizer": "norma.pipeline.stages.tokenizer:Tokenizer",
+    "tokens": "norma.pipeline.stages.tokens:Tokens",
     "pretrain": "norma.pipeline.stages.pretrain:Pretrain",
     "sft": "norma.pipeline.stages.sft:Sft",
     "prompting": "norma.pipeline.stages.prompting:Prompting",

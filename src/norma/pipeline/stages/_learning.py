@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,9 +15,11 @@ from norma.pipeline.stage import Context, InputRef, StageOptions
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from norma.lm import LanguageModel
-    from norma.text.packing import Batches, Rows
+    from norma.nn import Transformer
+    from norma.text.packing import Rows
     from norma.text.tokenizer import Tokenizer
 
 
@@ -120,8 +122,25 @@ def _weighted(rows: Rows, weight: float, seed: int) -> Rows:
     return rows.take(index)
 
 
-def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, batches: Batches, dtype: torch.dtype) -> int:
-    """The number of steps, chosen once: what the recipe asks for, or what fits into ``minutes`` on this machine if that is less."""
+class Work(Protocol):
+    """What a stage trains on: ``size`` rows of ``length`` tokens a step."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+
+StepLosses = Callable[["Transformer", int], Iterator[tuple["Tensor", dict[str, float]]]]
+
+
+def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, batches: Work, losses: StepLosses) -> int:
+    """The number of steps, chosen once: what the recipe asks for, or what fits into ``minutes`` on this machine if that is less.
+
+    ``losses`` is (model, step) → the parts of a step's loss.
+    """
     asked = options.steps or (round(options.epochs * batches.steps_per_epoch) if options.epochs else None)
     if asked is None and options.minutes is None:
         raise NormaError(f"stage '{ctx.name}' does not say how long to train", mend="Add epochs, steps or minutes")
@@ -129,7 +148,7 @@ def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, 
     def measure() -> int:
         if options.minutes is None:
             return max(1, asked or 1)
-        seconds = _seconds_per_step(model, batches, options, dtype)
+        seconds = _seconds_per_step(model, losses)
         fits = max(1, int(options.minutes * 60 / seconds))
         return max(1, min(asked or fits, fits))
 
@@ -143,15 +162,13 @@ def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, 
     return steps
 
 
-def _seconds_per_step(model: LanguageModel, batches: Batches, options: LengthOptions, dtype: torch.dtype) -> float:
+def _seconds_per_step(model: LanguageModel, losses: StepLosses) -> float:
     """The shortest time of four steps on a copy (what else the machine does only ever adds), and a sixth for the optimiser."""
-    from norma.train.step import language_losses
-
     trial = model.copy()
     times = []
     for step in range(4):
         clock = time.monotonic()
-        for loss, _ in language_losses(trial.transformer, batches, step, micro=options.micro_batch, dtype=dtype):
+        for loss, _ in losses(trial.transformer, step):
             loss.backward()  # type: ignore[no-untyped-call]
         times.append(time.monotonic() - clock)
     return min(times) * 7 / 6

@@ -1,14 +1,38 @@
-"""Pretrain stage: a Transformer from nothing, next-token objective (生成式预训练)."""
+"""Pretrain stage: a Transformer from nothing, by next tokens of rows, or by a mix of objectives over token shards.
+
+rows ─→ packed batches ─┐
+shards ─→ mix ──────────┴─→ losses(step) ─→ train ─→ model folder
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from norma.pipeline.stage import Context, InputRef, Stage
-from norma.pipeline.stages._learning import LengthOptions, Source, load_rows, plan_steps, prepare, save_model, validation_texts
+from norma.pipeline.stages._learning import (
+    LengthOptions,
+    Source,
+    StepLosses,
+    Work,
+    load_rows,
+    plan_steps,
+    prepare,
+    save_model,
+    validation_texts,
+)
+from norma.pipeline.stages._mixing import MixOptions, pretraining
 from norma.train.options import TrainOptions
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from norma.lm import LanguageModel
+    from norma.nn import Transformer
+    from norma.text.tokenizer import Tokenizer
 
 
 class ModelOptions(BaseModel):
@@ -21,68 +45,116 @@ class ModelOptions(BaseModel):
     layers: int = Field(6, ge=1, description="Blocks.")
     head_size: int = Field(64, ge=8, description="Features of one attention head.")
     max_positions: int = Field(512, ge=32, description="Longest sequence in tokens.")
+    head: Literal["lm", "pretraining"] = Field("lm", description="lm: scores of tokens; pretraining: those and of pairs (bert).")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Other arguments of the preset, such as kv_heads or experts.")
 
 
 class PretrainOptions(LengthOptions):
     """Options of a ``pretrain`` stage."""
 
     tokenizer: InputRef = Field("tokenizer", description="The tokenizer stage.")
-    data: list[Source] = Field(description="What is read: text rows, and conversations as text.")
+    data: list[Source] = Field(default_factory=list, description="What is read: text rows, and conversations as text. Or mix:")
+    mix: list[MixOptions] = Field(default_factory=list, description="Objectives over token shards, by weight; instead of data.")
+    turns: Literal["row", "step"] = Field("row", description="Objectives of a mix share each step's rows, or take turns by whole steps.")
     validation: InputRef = Field("corpus/text.validation.jsonl", description="Text rows on which bits per byte are measured.")
     validation_bytes: int = Field(200_000, ge=1000, description="How much of it.")
     model: ModelOptions = Field(default_factory=ModelOptions, description="The shape of the model.")
     sequence: int = Field(256, ge=16, description="Tokens of a packed sequence.")
     train: TrainOptions = Field(default_factory=TrainOptions, description="Optimiser and schedule.")
 
+    @model_validator(mode="after")
+    def _one(self) -> PretrainOptions:
+        if bool(self.data) == bool(self.mix):
+            raise ValueError("give one of data (rows) and mix (objectives over token shards)")
+        return self
+
 
 class Pretrain(Stage[PretrainOptions]):
-    """Trains from nothing and says bits per byte on validation text before and after."""
+    """Trains from nothing and says bits per byte (or the masked loss) on validation text before and after."""
 
     kind, version, Options = "pretrain", 1, PretrainOptions
 
     def run(self, ctx: Context[PretrainOptions]) -> dict[str, Any]:
         from functools import partial
 
-        import torch
-
-        from norma.evaluate.likelihood import bits_per_byte
-        from norma.lm import LanguageModel
-        from norma.nn import Transformer, preset
-        from norma.text.packing import Batches
         from norma.text.tokenizer import Tokenizer
         from norma.train import train
-        from norma.train.step import language_losses
 
         options = ctx.options
         dtype = prepare(ctx)
-        tokenizer = Tokenizer.load(ctx.path(options.tokenizer))
-        shape = options.model
-        config = preset(
-            shape.preset,
-            vocab_size=len(tokenizer),
-            width=shape.width,
-            layers=shape.layers,
-            head_size=shape.head_size,
-            max_positions=shape.max_positions,
+        model = _new_model(ctx, Tokenizer.load(ctx.path(options.tokenizer)))
+        config = model.config
+        ctx.progress.say(f"{options.model.preset} with {config.parameters() / 1e6:.2f} M parameters")
+        work, losses = _from_rows(ctx, model, dtype) if options.data else _from_shards(ctx, model, dtype, steps=1)
+        score = partial(_score, ctx, model, dtype)
+        before = ctx.plan.choose("score_before", score)
+        steps = plan_steps(ctx, options, model, work, losses)
+        if options.mix:  # now that the length is known, what changes over the training can
+            work, losses = _from_shards(ctx, model, dtype, steps=steps)
+        last = train(
+            model.transformer,
+            partial(losses, model.transformer),
+            steps=steps,
+            options=options.train,
+            folder=ctx.folder,
+            progress=ctx.progress,
+            seed=ctx.seed,
+            name=ctx.name,
         )
-        model = LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(ctx.seed)), tokenizer, name=ctx.name)
-        rows = load_rows(ctx, tokenizer, options.data, options.sequence)
-        batches = Batches(rows, length=options.sequence, size=options.batch, seed=ctx.seed, pad=tokenizer.pad_id)
-        ctx.progress.say(
-            f"{shape.preset} with {config.parameters() / 1e6:.2f} M parameters; {len(rows.tokens) / 1e6:.2f} M tokens in {len(rows)} rows"
-        )
-        texts = validation_texts(ctx.path(options.validation), options.validation_bytes)
-        before = ctx.plan.choose("bits_per_byte_before", lambda: bits_per_byte(model, texts, dtype=dtype))
-        steps = plan_steps(ctx, options, model, batches, dtype)
-        losses = partial(language_losses, model.transformer, batches, micro=options.micro_batch, dtype=dtype)
-        last = train(model.transformer, losses, steps=steps, options=options.train, folder=ctx.folder, progress=ctx.progress)
-        after = bits_per_byte(model, texts, dtype=dtype)
-        ctx.progress.say(f"bits per byte on validation text: {before:.3f} before, {after:.3f} after")
+        after = score()
+        for name, value in after.items():
+            ctx.progress.say(f"{name.replace('_', ' ')} on validation text: {before[name]:.3f} before, {value:.3f} after")
         save_model(ctx, model)
-        return {
-            "model": True,
-            "parameters": config.parameters(),
-            "steps": steps,
-            "loss": last.get("loss"),
-            "bits_per_byte": {"before": before, "after": after},
-        }
+        scores = {name: {"before": before[name], "after": value} for name, value in after.items()}
+        return {"model": True, "parameters": config.parameters(), "steps": steps, "loss": last.get("loss"), **scores}
+
+
+def _new_model(ctx: Context[PretrainOptions], tokenizer: Tokenizer) -> LanguageModel:
+    import torch
+
+    from norma.lm import LanguageModel
+    from norma.nn import Transformer, preset, with_head
+
+    shape = ctx.options.model
+    sizes = {"width": shape.width, "layers": shape.layers, "head_size": shape.head_size, "max_positions": shape.max_positions}
+    config = preset(shape.preset, vocab_size=len(tokenizer), **sizes, **shape.settings)
+    config = config if shape.head == config.head else with_head(config, shape.head)
+    return LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(ctx.seed)), tokenizer, name=ctx.name)
+
+
+def _from_rows(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype) -> tuple[Work, StepLosses]:
+    """Rows of text and conversations, each whole, packed: the generative objective."""
+    from norma.text.packing import Batches
+    from norma.train.step import language_losses
+
+    options, tokenizer = ctx.options, model.tokenizer
+    rows = load_rows(ctx, tokenizer, options.data, options.sequence)
+    batches = Batches(rows, length=options.sequence, size=options.batch, seed=ctx.seed, pad=tokenizer.pad_id)
+    ctx.progress.say(f"{len(rows.tokens) / 1e6:.2f} M tokens in {len(rows)} rows")
+
+    def losses(network: Transformer, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype)
+
+    return batches, losses
+
+
+def _from_shards(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype, *, steps: int) -> tuple[Work, StepLosses]:
+    """Objectives over token shards."""
+    options = ctx.options
+    shape = {"length": options.sequence, "size": options.batch, "steps": steps}
+    work = pretraining(ctx, options.mix, model.tokenizer, model.config, turns=options.turns, **shape)
+
+    def losses(network: Transformer, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        return work.losses(network, step, micro=options.micro_batch, dtype=dtype)
+
+    return work, losses
+
+
+def _score(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype) -> dict[str, float]:
+    """Bits per byte of what can write text; of an encoder, nats a masked token."""
+    from norma.evaluate.likelihood import bits_per_byte, masked_nats
+
+    texts = validation_texts(ctx.path(ctx.options.validation), ctx.options.validation_bytes)
+    if model.config.kind == "encoder":
+        return {"masked_nats": masked_nats(model, texts, length=ctx.options.sequence, dtype=dtype)}
+    return {"bits_per_byte": bits_per_byte(model, texts, dtype=dtype)}

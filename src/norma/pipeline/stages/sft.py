@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from norma.pipeline.stage import Context, InputRef, Stage
 from norma.pipeline.stages._learning import LengthOptions, Source, load_rows, open_model, plan_steps, prepare, save_model, show_row
 from norma.train.options import TrainOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from norma.nn import Transformer
 
 
 class SftOptions(LengthOptions):
@@ -48,8 +54,20 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
     ctx.progress.say(
         f"{len(rows)} rows, {100 * float(rows.trained.mean()):.0f}% of their tokens learnt, {100 * batches.waste():.1f}% padding"
     )
-    steps = plan_steps(ctx, options, model, batches, dtype)
-    losses = partial(language_losses, model.transformer, batches, micro=options.micro_batch, dtype=dtype)
-    last = train(model.transformer, losses, steps=steps, options=training, folder=ctx.folder, progress=ctx.progress)
+
+    def losses(network: Transformer, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype)
+
+    steps = plan_steps(ctx, options, model, batches, losses)
+    last = train(
+        model.transformer,
+        partial(losses, model.transformer),
+        steps=steps,
+        options=training,
+        folder=ctx.folder,
+        progress=ctx.progress,
+        seed=ctx.seed,
+        name=ctx.name,
+    )
     save_model(ctx, model)
     return {"model": True, "steps": steps, "rows": len(rows), "loss": last.get("loss")}

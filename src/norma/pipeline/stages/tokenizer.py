@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,9 @@ class TokenizerOptions(StageOptions):
     """Options of a ``tokenizer`` stage."""
 
     corpus: InputRef = Field("corpus", description="The corpus stage whose training rows the merges are learnt from.")
+    objectives: list[Literal["masked", "pairs", "infilling", "spans"]] = Field(
+        default_factory=list, description="Objectives of pretraining that need special tokens: masked, pairs, infilling, spans."
+    )
     vocab_size: int = Field(4096, ge=262, le=1_000_000, description="Number of tokens, the 256 bytes and the chat tokens included.")
 
 
@@ -31,6 +34,7 @@ class Tokenizer(Stage[TokenizerOptions]):
             mend = "Point 'corpus:' to a corpus stage"
             raise NormaError(f"'{ctx.options.corpus}' holds no training text (text.train.jsonl)", where=text, mend=mend)
         ctx.progress.say(f"Learning a vocabulary of {ctx.options.vocab_size:,} tokens ...")
-        tokenizer = train_tokenizer(read_texts([text, *([questions] if questions.is_file() else [])]), ctx.options.vocab_size)
+        texts = read_texts([text, *([questions] if questions.is_file() else [])])
+        tokenizer = train_tokenizer(texts, ctx.options.vocab_size, ctx.options.objectives)
         tokenizer.save(ctx.folder)
         return {"vocab_size": len(tokenizer)}

@@ -1,0 +1,90 @@
+"""What a model is asked about a batch, whatever the objective, and the loss that follows from it.
+
+    Examples: ids, targets, documents, positions (+ segments, + pair labels, + a source text) ─→ hidden states ─→ scores where
+    there is a target ─→ -log p, summed                                                      └→ next-sentence scores ─→ -log p
+
+An objective differs from another in what stands in ``ids`` and ``targets`` and in what attention may see; the sum is one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from norma.nn import Mask, Transformer
+from norma.objectives.likelihood import cross_entropy_sum
+from norma.text.packing import IGNORE
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of one objective; arrays are (B, T) int64 unless said otherwise.
+
+    Attributes:
+        ids: what is read; of an encoder-decoder, what its decoder reads.
+        targets: what is to be said at each place, ``IGNORE`` where nothing is.
+        documents: the packed document of each token, from 1; 0 is padding. Attention stays within one.
+        positions: of each token in its document.
+        causal: whether attention sees the left side only.
+        segments: 0 or 1, the part of a pair (BERT).
+        labels: (B,) of a pair: 0, B follows A.
+        source: (B, S) what an encoder reads, in front of a decoder.
+    """
+
+    ids: Ints
+    targets: Ints
+    documents: Ints
+    positions: Ints
+    causal: bool = True
+    segments: Ints | None = None
+    labels: Ints | None = None
+    source: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def predicted(self) -> int:
+        """How many tokens are to be predicted."""
+        return int((self.targets != IGNORE).sum())
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are read, padding not counted."""
+        return int((self.documents > 0).sum()) + (0 if self.source is None else self.source.size)
+
+    def part(self, start: int, end: int) -> Examples:
+        """Some of the rows."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays: dict[str, Any] = {name: x[start:end] for name, x in values.items() if isinstance(x, np.ndarray)}
+        return replace(self, **arrays)
+
+
+def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """(sum of -log p in nats over the targets, the same over the pairs' labels or None where there are none)."""
+    ids, positions = torch.from_numpy(examples.ids), torch.from_numpy(examples.positions)
+    segments = None if examples.segments is None else torch.from_numpy(examples.segments)
+    mask = Mask(causal=examples.causal, documents=torch.from_numpy(examples.documents))
+    memory = None
+    if examples.source is not None:  # nothing in it is padding: objectives fill it to its end
+        memory = model.encode(torch.from_numpy(examples.source), dtype=dtype)
+        mask = Mask(causal=True, padding=torch.from_numpy(examples.documents > 0))
+    hidden = model.hidden(ids, mask, positions, dtype=dtype, segments_BT=segments, memory=memory)
+    targets = torch.from_numpy(examples.targets).flatten()
+    places = (targets != IGNORE).nonzero().squeeze(1)
+    # Only what is predicted goes through the head: of masked language modelling that is a seventh of the tokens.
+    features = model.features(hidden.flatten(0, 1)[places])
+    cap = model.config.logit_softcap
+    nats = cross_entropy_sum(features, model.head_weight(), targets[places], bias=model.head_bias, softcap=cap)
+    if examples.labels is None:
+        return nats, None
+    scores = model.next_sentence_scores(hidden).float()
+    return nats, F.cross_entropy(scores, torch.from_numpy(examples.labels), reduction="sum")
