@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     train(model, lambda s: (started.append(s), inner(s))[1], steps=STEPS, options=options_of(kind), folder=folder, progress=Silent())
     assert started[0] == 5
     assert_same(model, folder, unbroken)  # type: ignore[arg-type]
-    checkpoint.remove(folder)
+    checkpoint.remove(folder, options_of(kind))
     assert [p.name for p in folder.iterdir()] == ["metrics.jsonl"]
 
 
@@ -232,3 +232,15 @@ def test_dropout_depends_on_seed_and_step_alone(make_model: Make, tmp_path: Path
 
     first = trained("a", 1, 10)
     assert torch.equal(first, trained("b", 1, 11)) and not torch.equal(first, trained("c", 2, 10))
+
+
+def test_a_finished_stage_keeps_what_its_rules_ask_for(make_model: Make, tmp_path: Path) -> None:
+    model = make_model(5).transformer
+    options = options_of("adamw").model_copy(update={"keep_every": 3, "keep_best": "loss", "best_is": "highest"})
+    train(model, losses_of(model), steps=STEPS, options=options, folder=tmp_path, progress=Silent())
+    before = checkpoint.best(tmp_path, options)
+    assert before is not None
+    checkpoint.remove(tmp_path, options)
+    every = {f"checkpoint-{step:08d}" for step in range(3, STEPS + 1, 3)}
+    assert {p.name for p in tmp_path.glob("*checkpoint-*")} == {p for p in {before.name, *every} if (tmp_path / p).is_dir()}
+    assert (tmp_path / before.name).is_dir() and (tmp_path / "checkpoint-00000003").is_dir()

@@ -11,9 +11,9 @@ from typing import Any
 
 from norma.base.errors import NormaError
 
-# Files that tell how a run went rather than what it made: they hold clocks, so they stay out of digests
+# Files and folders that tell how a run went rather than what it made: they hold clocks, so they stay out of digests
 # (the label store counts through its frozen export, labels.jsonl).
-UNHASHED = frozenset({"labels.sqlite", "metrics.jsonl", "lineage.json", "plan.json", "stage.json", "log.txt"})
+UNHASHED = frozenset({"labels.sqlite", "metrics.jsonl", "lineage.json", "plan.json", "stage.json", "log.txt", "sinks", "samples.jsonl"})
 
 
 def canonical(value: Any) -> str:

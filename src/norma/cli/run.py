@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -38,6 +39,9 @@ def run(
         _show_plan(console, plan_run(loaded, until=until, from_stage=from_), loaded.output)
         return
     try:
+        if int(os.environ.get("RANK", "0")) > 0:  # torchrun's others: the first one talks
+            execute(loaded, until=until, from_stage=from_)
+            return
         with Watch(console) as watch:
             result = execute(loaded, until=until, from_stage=from_, observer=watch)
     except KeyboardInterrupt as stop:

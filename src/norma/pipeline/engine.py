@@ -5,6 +5,8 @@
       artefact on disk with this digest and unhurt? ─→ skip
       work folder `.work/<stage>` (kept when its digest matches) ─→ Stage.run ─→ lineage.json ─→ rename to `<stage>/`
 
+Of several ranks (torchrun) the first does all this; the others call ``run`` with it, for the stages that are trained in parallel.
+
 A kill at any point leaves either the old artefact or the new one, and unfinished work that the same command goes on with.
 """
 
@@ -22,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from norma.base.errors import NormaError
 from norma.base.files import atomic_writer, commit_folder, disk_errors, read_json, write_json, write_text
 from norma.base.hashing import file_digest
+from norma.base.progress import Silent
+from norma.base.ranks import Ranks, join, leave
 from norma.pipeline.folder import RunFolder
 from norma.pipeline.lineage import Identity, changes, content_digest, environment, finite, identity, list_files
 from norma.pipeline.observe import Logged, Observer, Quiet
@@ -31,6 +35,7 @@ from norma.pipeline.stage import Context
 from norma.pipeline.status import StageState, assess, load_spec, staleness
 
 if TYPE_CHECKING:
+    from norma.base.progress import Progress
     from norma.spec import Spec
 
 
@@ -113,6 +118,9 @@ def execute(loaded: Loaded, *, until: str | None = None, from_stage: str | None 
     watcher: Observer = observer or Quiet()
     spec = load_spec(loaded)
     folder = RunFolder(loaded.output)
+    ranks = join()
+    if not ranks.first:
+        return _follow(loaded, [node for name, node in loaded.nodes.items() if name in wanted], spec, folder, ranks)
     folder.claim(loaded)  # before the lock, which would leave a file in a folder that is not ours
     with disk_errors(folder.path), folder.lock():
         folder.claim(loaded)
@@ -123,9 +131,22 @@ def execute(loaded: Loaded, *, until: str | None = None, from_stage: str | None 
         results: dict[str, StageResult] = {}
         for name, node in loaded.nodes.items():
             if name in wanted:
-                results[name] = _make(loaded, node, spec, folder, name in forced, watcher)
+                results[name] = _make(loaded, node, spec, folder, name in forced, watcher, ranks)
                 _record(loaded, folder, spec)
                 _publish(folder, results[name])
+    leave(ranks)
+    return Run(folder.path, results)
+
+
+def _follow(loaded: Loaded, nodes: list[Node], spec: Spec | None, folder: RunFolder, ranks: Ranks) -> Run:
+    """What a rank does that is not the first: its part of the stages that are made in parallel, and nothing on the disk."""
+    results: dict[str, StageResult] = {}
+    for node in nodes:
+        if ranks.tell(False):  # the first rank says whether it calls the stage
+            node.stage.run(_context(loaded, node, spec, folder, Silent(), ranks))
+        ranks.wait()
+        results[node.name] = _result(folder, node, made=False)
+    leave(ranks)
     return Run(folder.path, results)
 
 
@@ -141,7 +162,9 @@ def _selection(loaded: Loaded, until: str | None, from_stage: str | None) -> tup
     return wanted, forced
 
 
-def _make(loaded: Loaded, node: Node, spec: Spec | None, folder: RunFolder, forced: bool, watcher: Observer) -> StageResult:
+def _make(
+    loaded: Loaded, node: Node, spec: Spec | None, folder: RunFolder, forced: bool, watcher: Observer, ranks: Ranks
+) -> StageResult:
     """Bring one stage up to date. Its inputs are: this is called in running order."""
     contents = {name: str((folder.lineage(name) or {})["content"]) for name in node.inputs}
     now = identity(loaded, node, spec, contents)
@@ -149,15 +172,19 @@ def _make(loaded: Loaded, node: Node, spec: Spec | None, folder: RunFolder, forc
     if reasons is None and not forced:
         folder.drop_work(node.name)
         watcher.skip(node.name)
+        ranks.tell(False)
+        ranks.wait()
         return _result(folder, node, made=False)
     note = folder.prepare_work(node.name, now.digest)
     work = folder.work_folder(node.name)
     resumed = note["sessions"] > 1
     watcher.start(node.name, node.stage.kind, reasons or (), resumed)
     began = time.monotonic()
-    if not (work / "lineage.json").exists():  # else killed between the last file and the rename: the work is whole
+    fresh = not (work / "lineage.json").exists()
+    ranks.tell(fresh and node.stage.parallel)
+    if fresh:  # else killed between the last file and the rename: the work is whole
         try:
-            _work(loaded, node, spec, folder, now, note, watcher)
+            _work(loaded, node, spec, folder, now, note, watcher, ranks)
         except BaseException as error:
             stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
             state = {"state": "stopped"} if stopped else {"state": "failed", "error": _line(error)}
@@ -167,6 +194,7 @@ def _make(loaded: Loaded, node: Node, spec: Spec | None, folder: RunFolder, forc
             _explain_full_disk(error, folder)
             raise
     commit_folder(work, folder.artefact(node.name))
+    ranks.wait()
     folder.unforce(node.name)
     folder.write_note(node.name, None)
     result = _result(folder, node, made=True)
@@ -174,21 +202,37 @@ def _make(loaded: Loaded, node: Node, spec: Spec | None, folder: RunFolder, forc
     return result
 
 
-def _work(loaded: Loaded, node: Node, spec: Spec | None, folder: RunFolder, now: Identity, note: dict[str, Any], watcher: Observer) -> None:
-    """Call the stage and write its lineage: after this the work folder is whole."""
+def _context(loaded: Loaded, node: Node, spec: Spec | None, folder: RunFolder, progress: Progress, ranks: Ranks) -> Context[Any]:
     work = folder.work_folder(node.name)
-    began = time.monotonic()
-    context = Context(
+    return Context(
         name=node.name,
         folder=work,
         inputs={name: folder.artefact(name) for name in node.inputs},
         options=node.options,
         spec=spec,
         seed=loaded.recipe.seed,
-        progress=Logged(watcher, work / "log.txt"),
-        plan=Plan(work),
+        progress=progress,
+        plan=Plan(work, ranks),
         base=loaded.base,
+        ranks=ranks,
     )
+
+
+def _work(
+    loaded: Loaded,
+    node: Node,
+    spec: Spec | None,
+    folder: RunFolder,
+    now: Identity,
+    note: dict[str, Any],
+    watcher: Observer,
+    ranks: Ranks,
+) -> None:
+    """Call the stage and write its lineage: after this the work folder is whole."""
+    work = folder.work_folder(node.name)
+    began = time.monotonic()
+    together = ranks if node.stage.parallel else Ranks()
+    context = _context(loaded, node, spec, folder, Logged(watcher, work / "log.txt"), together)
     with disk_errors(work):
         summary = finite(node.stage.run(context) or {})
     after = identity(loaded, node, spec, now.inputs)

@@ -131,7 +131,8 @@ def list_files(folder: Path) -> dict[str, list[Any]]:
     """Relative path -> [sha256, size, mtime in ns] of the artefact's files, ``UNHASHED`` names left out."""
     found: dict[str, list[Any]] = {}
     for path in folder.rglob("*"):
-        if path.is_file() and path.name not in UNHASHED and not (path.name.startswith(".") and path.suffix == ".tmp"):
+        half = path.name.startswith(".") and path.suffix == ".tmp"
+        if path.is_file() and not half and UNHASHED.isdisjoint(path.relative_to(folder).parts):
             stat = path.stat()
             found[path.relative_to(folder).as_posix()] = [file_digest(path), stat.st_size, stat.st_mtime_ns]
     return dict(sorted(found.items()))

@@ -11,25 +11,30 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from norma.base.files import read_json, write_json
+from norma.base.ranks import ALONE, Ranks
 
 T = TypeVar("T")
 
 
 class Plan:
-    """The frozen choices of one stage, kept in ``plan.json`` of its work folder."""
+    """The frozen choices of one stage, kept in ``plan.json`` of its work folder. Of several ranks the first chooses."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "plan.json"
+    def __init__(self, folder: Path, ranks: Ranks = ALONE) -> None:
+        self.path, self.ranks = folder / "plan.json", ranks
         self._values: dict[str, Any] = read_json(self.path) if self.path.exists() else {}
 
     def choose(self, key: str, measure: Callable[[], T]) -> T:
         """The value of ``measure()``, called only the first time; it must be JSON and come back equal from a file."""
-        if key not in self._values:
+        if not self.ranks.first:
+            self._values[key] = self.ranks.tell(None)
+        elif key not in self._values:
             values = {**self._values, key: measure()}
             write_json(self.path, values)
             # Read back, so that the first run sees exactly what a resumed one will see (tuples become lists).
             self._values = read_json(self.path)
         value: T = self._values[key]
+        if self.ranks.first:
+            self.ranks.tell(value)
         return value
 
     def __contains__(self, key: str) -> bool:

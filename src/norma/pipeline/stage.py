@@ -41,6 +41,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from norma.base.errors import NormaError
 from norma.base.progress import Progress
+from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.plan import Plan
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Context(Generic[O]):
     progress: Progress
     plan: Plan
     base: Path  # the recipe's folder: relative paths in options start here
+    ranks: Ranks = ALONE  # the processes that run this stage together
 
     def path(self, reference: str) -> Path:
         """The folder or path that an ``InputRef`` points to: ``corpus/qa`` -> ``<run>/corpus/qa``."""
@@ -108,6 +110,7 @@ class Stage(ABC, Generic[O]):
     kind: ClassVar[str]
     version: ClassVar[int] = 1
     Options: type[O]
+    parallel: ClassVar[bool] = False  # True: all ranks of torchrun call ``run``; else the first does, and the others wait
     uses_spec: ClassVar[bool | tuple[str, ...]] = False  # True: all of it; a tuple: only these facets of its rules
 
     def inputs(self, options: O) -> list[str]:

@@ -95,12 +95,13 @@ class Batch:
     documents: Ints
     positions: Ints
 
+    def rows(self, which: slice) -> Batch:
+        """Some of the bins."""
+        return Batch(self.ids[which], self.targets[which], self.documents[which], self.positions[which])
+
     def split(self, size: int) -> list[Batch]:
         """Micro-batches of at most ``size`` bins."""
-        return [
-            Batch(self.ids[i : i + size], self.targets[i : i + size], self.documents[i : i + size], self.positions[i : i + size])
-            for i in range(0, len(self.ids), size)
-        ]
+        return [self.rows(slice(i, i + size)) for i in range(0, len(self.ids), size)]
 
 
 def pack(lengths: Ints, limit: int, order: Ints) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """Checkpoints of a running stage: safetensors and a manifest with checksums. No pickle; whole or ignored.
 
     checkpoint-00000120/  model.safetensors  optimiser.safetensors  [average.safetensors]  manifest.json
+                          of several ranks: shards/*.safetensors (PyTorch's distributed checkpoint), written while training goes on
     manifest.json         {step, files: {name: sha256}, numbers, guard, metrics, updates, digest of all these}
 
     save:     write beside ─→ fsync ─→ rename ─→ drop what no rule keeps      (rename before each deletion too: half a
@@ -9,9 +10,12 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +27,23 @@ from torch import Tensor, nn
 from norma.base.errors import NormaError
 from norma.base.files import commit_folder, disk_errors, fsync_folder, read_json, write_json
 from norma.base.hashing import digest, file_digest
+from norma.base.ranks import ALONE, Ranks
+from norma.train import sharded
 from norma.train.averaging import WeightAverage
 from norma.train.guard import Guard
 from norma.train.optimiser import optimiser_tensors, restore_optimisers
 from norma.train.options import TrainOptions
+
+SHARDS = "shards"
+
+
+@dataclass
+class _Pending:
+    """A checkpoint that is being written beside the training."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    future: Future[Any]
 
 
 class Checkpoints:
@@ -47,18 +64,31 @@ class Checkpoints:
         guard: Guard,
         state: dict[str, Any],
         say: Callable[[str], None],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.folder, self.options, self.model, self.optimisers = folder, options, model, optimisers
-        self.average, self.guard, self.state, self.say = average, guard, state, say
+        self.average, self.guard, self.state, self.say, self.ranks = average, guard, state, say, ranks
+        self._pending: _Pending | None = None
         self.latest: dict[str, float] = {}  # the last value of each number: what "best" is judged by
         self.at: int | None = None  # the step whose checkpoint was last written or read
 
     def save(self, step: int) -> None:
-        """Write ``checkpoint-<step>`` (``step`` steps are done) whole, then drop what no rule keeps."""
+        """Write ``checkpoint-<step>`` (``step`` steps are done) whole, then drop what no rule keeps.
+
+        With several ranks this returns as soon as the values are copied; :meth:`settle` waits for the rest.
+        """
+        self.settle()
         if step == self.at:
             return
-        final = self.folder / f"checkpoint-{step:08d}"
-        temporary = self.folder / f".{final.name}.tmp"
+        temporary = self.folder / f".checkpoint-{step:08d}.tmp"
+        if self.ranks.count > 1:
+            if self.ranks.first:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+            self.ranks.wait()
+            self._pending = _Pending(temporary, self._manifest(step), sharded.write(temporary / SHARDS, self._tensors()))
+            self.at = step
+            return
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             with disk_errors(self.folder):
@@ -67,15 +97,39 @@ class Checkpoints:
                 _write(temporary / "optimiser.safetensors", optimiser_tensors(self.model, self.optimisers))
                 if self.average is not None:
                     _write(temporary / "average.safetensors", self.average.tensors)
-                files = {p.name: file_digest(p) for p in sorted(temporary.glob("*.safetensors"))}
-            self._write_manifest(temporary, {"step": step, "files": files, "numbers": self.state})
-            fsync_folder(temporary)
-            commit_folder(temporary, final)
+            self._commit(temporary, self._manifest(step))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)  # room on a full disk, for the next try
         self.at = step
-        found = {path: manifest for path in _found(self.folder) if (manifest := read_manifest(path)) is not None}
-        values = {int(m["step"]): m["metrics"].get(self.options.keep_best) for m in found.values()}
+
+    @property
+    def written(self) -> bool:
+        """Whether nothing of this rank is being written any more."""
+        return self._pending is None or self._pending.future.done()
+
+    def settle(self) -> None:
+        """Wait for what is being written and let it count. Every rank must call this at the same step."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        with disk_errors(self.folder):
+            pending.future.result()
+        self.ranks.wait()
+        if self.ranks.first:
+            self._commit(pending.folder, pending.manifest)
+        self.ranks.wait()
+
+    def _commit(self, temporary: Path, manifest: dict[str, Any]) -> None:
+        """Let a folder whose tensors are written be a checkpoint."""
+        step = int(manifest["step"])
+        with disk_errors(self.folder):
+            found = sorted(temporary.rglob("*.safetensors"))
+            manifest["files"] = {p.relative_to(temporary).as_posix(): file_digest(p) for p in found}
+        _write_manifest(temporary, manifest)
+        fsync_folder(temporary)
+        commit_folder(temporary, self.folder / f"checkpoint-{step:08d}")
+        whole = {path: m for path in _found(self.folder) if (m := read_manifest(path)) is not None}
+        values = {int(m["step"]): m["metrics"].get(self.options.keep_best) for m in whole.values()}
         for step_kept in set(values) - kept(values, step, self.options):
             _drop(self.folder / f"checkpoint-{step_kept:08d}")
 
@@ -88,8 +142,29 @@ class Checkpoints:
             at_most: go back to a checkpoint of no more than so many steps, and drop the later ones. What the guard has found since
                 goes into that checkpoint, so that a kill does not undo the decision. Raises NormaError when there is none.
         """
+        self.settle()
+        path = self.ranks.tell(self._newest(at_most) if self.ranks.first else None)
+        if path is None:
+            if at_most is not None:
+                mend = "Start again, with another on_spike"
+                raise NormaError(f"there is no whole checkpoint of step {at_most} or before to go back to", where=self.folder, mend=mend)
+            self.at = None
+            return 0
+        manifest = read_manifest(path)
+        assert manifest is not None  # just read
+        self._load(path, manifest)
+        self.ranks.wait()
+        if at_most is not None and self.ranks.first:
+            _write_manifest(path, {**manifest, "guard": self.guard.saved()})
+        self.ranks.wait()
+        assert self.at is not None
+        return self.at
+
+    def _newest(self, at_most: int | None) -> Path | None:
+        """The newest whole checkpoint of at most so many steps; damaged ones and later ones are dropped."""
         for path in self.folder.glob(".checkpoint-*"):  # what a kill left behind
             shutil.rmtree(path, ignore_errors=True)
+        chosen: Path | None = None
         later: list[Path] = []
         for path in reversed(_found(self.folder)):
             manifest = read_manifest(path)
@@ -99,35 +174,36 @@ class Checkpoints:
                 self.say(f"{path.name} is damaged (its checksums do not match); the one before it is used")
                 later.append(path)
             else:
-                self._load(path, manifest)
-                if at_most is not None:
-                    self._write_manifest(path, manifest)
+                chosen = path
                 break
-        else:
-            if at_most is not None:
-                mend = "Start again, with another on_spike"
-                raise NormaError(f"there is no whole checkpoint of step {at_most} or before to go back to", where=self.folder, mend=mend)
-            self.at = None
-        for path in later:
-            _drop(path)
-        return self.at or 0
+        if chosen is not None or at_most is None:
+            for path in later:
+                _drop(path)
+        return chosen
 
     def _load(self, path: Path, manifest: dict[str, Any]) -> None:
-        load_weights(path, self.model)
-        restore_optimisers(self.model, self.optimisers, load_file(path / "optimiser.safetensors"))
+        saved = _read(path, self.model, self.ranks)
+        _fill(self.model, saved["model"])
+        restore_optimisers(self.model, self.optimisers, saved["optimiser"])
         if self.average is not None:
-            self.average.restore(load_file(path / "average.safetensors"), int(manifest["updates"]))
+            self.average.restore(saved["average"], int(manifest["updates"]))
         self.guard.restore(manifest["guard"])
         self.latest = dict(manifest["metrics"])
         self.state.clear()
         self.state.update(manifest["numbers"])
         self.at = int(manifest["step"])
 
-    def _write_manifest(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+    def _tensors(self) -> dict[str, Tensor]:
+        """All of them under one roof: ``model/...``, ``optimiser/...``, ``average/...``."""
+        kinds = {"model": _weights(self.model), "optimiser": optimiser_tensors(self.model, self.optimisers)}
+        if self.average is not None:
+            kinds["average"] = self.average.tensors
+        return {f"{kind}/{name}": tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
+
+    def _manifest(self, step: int) -> dict[str, Any]:
         updates = None if self.average is None else self.average.updates
-        made = {key: manifest[key] for key in ("step", "files", "numbers")}
-        made |= {"guard": self.guard.saved(), "metrics": self.latest, "updates": updates}
-        write_json(folder / "manifest.json", {**made, "digest": digest(made)})
+        numbers, metrics = copy.deepcopy(self.state), dict(self.latest)
+        return {"step": step, "numbers": numbers, "guard": self.guard.saved(), "metrics": metrics, "updates": updates}
 
 
 def kept(values: Mapping[int, float | None], now: int, options: TrainOptions) -> set[int]:
@@ -160,15 +236,17 @@ def best(folder: Path, options: TrainOptions) -> Path | None:
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
     """Put the weights of one checkpoint into ``model``."""
-    saved = load_file(checkpoint / "model.safetensors")
-    with torch.no_grad():
-        for name, tensor in _weights(model).items():
-            tensor.copy_(saved[name])
+    _fill(model, _read(checkpoint, model, Ranks())["model"])
 
 
-def remove(folder: Path) -> None:
-    """Drop the checkpoints of a finished stage."""
-    for path in [*folder.glob("checkpoint-*"), *folder.glob(".checkpoint-*")]:
+def remove(folder: Path, options: TrainOptions) -> None:
+    """Drop the checkpoints of a finished stage, but for those that ``keep_every`` and ``keep_best`` ask for."""
+    stay = best(folder, options) if options.keep_best is not None else None
+    for path in _found(folder):
+        every = options.keep_every is not None and _step(path) % options.keep_every == 0 and _step(path) > 0
+        if path != stay and not every:
+            _drop(path)
+    for path in folder.glob(".checkpoint-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -201,6 +279,43 @@ def _drop(checkpoint: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
     checkpoint.replace(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    write_json(folder / "manifest.json", {**manifest, "digest": digest(dict(manifest))})
+
+
+def _read(checkpoint: Path, model: nn.Module, ranks: Ranks) -> dict[str, dict[str, Tensor]]:
+    """{kind: {name: tensor}}, each tensor whole or divided as the model's own weights are."""
+    found: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "average": {}}
+    if (checkpoint / SHARDS).is_dir():
+        for name, tensor in sharded.read(checkpoint / SHARDS, like=_likeness(model), alone=ranks.count == 1).items():
+            kind, _, rest = name.partition("/")
+            found[kind][rest] = tensor
+        return found
+    for kind, tensors in found.items():
+        if (path := checkpoint / f"{kind}.safetensors").is_file():
+            tensors.update(load_file(path))
+    like = _likeness(model)
+    return {kind: {n: sharded.divide(t, like(f"{kind}/{n}", t.shape)) for n, t in tensors.items()} for kind, tensors in found.items()}
+
+
+def _likeness(model: nn.Module) -> Callable[[str, torch.Size], Tensor | None]:
+    """(a tensor's name in a checkpoint, its shape) -> the weight that it belongs to, when it has its shape."""
+    weights = _weights(model)
+
+    def like(name: str, shape: torch.Size) -> Tensor | None:
+        kind, _, rest = name.partition("/")
+        weight = weights.get(rest.rpartition("/")[0] if kind == "optimiser" else rest)
+        return weight if weight is not None and weight.shape == shape else None
+
+    return like
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    for name, tensor in _weights(model).items():
+        tensor.copy_(saved[name])
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -61,6 +61,11 @@ class Examples:
         """How many tokens are read, padding not counted."""
         return int((self.documents > 0).sum()) + (0 if self.source is None else self.source.size)
 
+    def blank(self) -> Examples:
+        """The same rows with nothing to predict."""
+        labels = None if self.labels is None else np.full_like(self.labels, IGNORE)
+        return replace(self, targets=np.full_like(self.targets, IGNORE), documents=np.zeros_like(self.documents), labels=labels)
+
     def part(self, start: int, end: int) -> Examples:
         """Some of the rows."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}

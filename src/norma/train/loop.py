@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from norma.base.progress import Progress
+from norma.base.ranks import ALONE, Ranks, total
 from norma.train.averaging import WeightAverage
 from norma.train.checkpoint import Checkpoints
 from norma.train.guard import Guard
@@ -30,6 +31,7 @@ from norma.train.metrics import RunLog
 from norma.train.optimiser import make_optimisers, schedule_factor, set_learning_rate
 from norma.train.options import TrainOptions
 from norma.train.sinks import open_sinks
+from norma.train.spread import agree, whole
 from norma.train.stopping import StopRequest
 
 Losses = Callable[[int], Iterator[tuple[Tensor, dict[str, float]]]]
@@ -49,6 +51,7 @@ def train(
     peak_flops: float | None = None,
     sample: Callable[[int], str] | None = None,
     name: str | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Run steps 0 to ``steps`` - 1, or what is left of them after a kill; returns the numbers of the last step that counted.
 
@@ -62,6 +65,8 @@ def train(
         flops_per_token, peak_flops: with both, a row says what share of the machine's peak was reached (``norma.train.peak``).
         sample: step -> text, asked for every ``options.sample_every`` steps, the model in evaluation mode.
         name: what the run is called in sinks (default: the folder's name).
+        ranks: the processes that train together. ``losses`` gives this rank's part times their number, and numbers that add up over
+            them; the first writes rows, and ``sample`` is asked for only when it is alone.
 
     Raises:
         NormaError: naming the step, when the loss or the gradient is not finite or leaps and the options say stop; on a full disk.
@@ -78,13 +83,14 @@ def train(
     )
     average = WeightAverage(model, options.ema) if options.ema is not None else None
     guard = Guard(options)
-    saved = Checkpoints(folder, options, model, optimisers, average, guard, state, progress.say)
+    saved = Checkpoints(folder, options, model, optimisers, average, guard, state, progress.say, ranks)
     step = saved.restore()
     if step:
         progress.say(f"going on at step {step} of {steps}")
     config = {**options.model_dump(exclude={"sinks"}), "steps": steps}
-    sinks = open_sinks(options.sinks, folder, step, name=name or folder.name, config=config)
-    written = RunLog(folder, steps, progress, sinks, flops_per_token=flops_per_token, peak_flops=peak_flops)
+    sinks = open_sinks(options.sinks if ranks.first else [], folder, step, name=name or folder.name, config=config)
+    peak_flops = peak_flops and peak_flops * ranks.count
+    written = RunLog(folder, steps, progress, sinks, flops_per_token=flops_per_token, peak_flops=peak_flops, silent=not ranks.first)
     last = written.begin(step)
     if options.on_spike == "rollback":
         saved.save(step)  # there is always somewhere to go back to
@@ -93,7 +99,8 @@ def train(
     began = saved_at = time.monotonic()
     stop = StopRequest()
     with torch.random.fork_rng(devices=[]), written, stop:
-        while step < steps and not stop.asked:
+        asked = False
+        while step < steps and not asked:
             clock = time.monotonic()
             offender = guard.passed(step)
             if offender is not None:
@@ -104,13 +111,14 @@ def train(
                     step, steps=steps, warmup=options.warmup, kind=options.schedule, decay_share=options.decay_share, floor=options.floor
                 )
                 set_learning_rate(optimisers, factor)
-                numbers = _gradient(model, losses, step, seed, options.clip)
+                numbers = _gradient(model, losses, step, seed, options.clip, ranks)
                 loss, norm = numbers.get("loss"), numbers["gradient_norm"]
                 why = guard.judge(loss, norm)
                 if why is None:
                     guard.accept(loss)
                     for optimiser in optimisers:
                         optimiser.step()
+                    agree(model, ranks)
                     if average is not None:
                         average.update(model)
                     numbers["learning_rate"] = options.learning_rate * factor
@@ -129,16 +137,22 @@ def train(
                     progress.say(f"back to step {step}; {guard.reach} steps are passed over")
                     continue
             step += 1
-            if sample is not None and options.sample_every and step % options.sample_every == 0:
+            if sample is not None and ranks.count == 1 and options.sample_every and step % options.sample_every == 0:
                 model.eval()
                 with torch.no_grad():
                     written.sample(step - 1, sample(step - 1))
                 model.train()
             due = time.monotonic() - saved_at > options.checkpoint_seconds or (options.keep_every and step % options.keep_every == 0)
-            if stop.asked or (due and step < steps):
+            # Clocks and signals differ from rank to rank: all do what the first finds due, and stop when one is asked to.
+            turns = ranks.gather((due, stop.asked, saved.written))
+            due, asked = turns[0][0], any(turn[1] for turn in turns)
+            if asked or (due and step < steps):
                 written.sync()
                 saved.save(step)
                 saved_at = time.monotonic()
+            elif all(turn[2] for turn in turns):
+                saved.settle()
+        saved.settle()
         if stop.asked:
             progress.say(f"stopped after step {step} of {steps}, which is saved: the same command goes on from here")
     stop.obey()
@@ -149,14 +163,15 @@ def train(
     return last
 
 
-def _gradient(model: nn.Module, losses: Losses, step: int, seed: int, clip: float) -> dict[str, float]:
+def _gradient(model: nn.Module, losses: Losses, step: int, seed: int, clip: float, ranks: Ranks) -> dict[str, float]:
     """Leave the clipped gradient of a step in the parameters; returns the sums of its parts' numbers, and the norm before clipping."""
-    # The CPU's generator takes 32 bits of its seed: mixed, so that all of seed and step count.
-    torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
-    numbers: dict[str, float] = {}
+    # The CPU's generator takes 32 bits of its seed: mixed, so that all of seed, step and rank count.
+    mixed = (seed, step) if ranks.first else (seed, step, ranks.rank)
+    torch.manual_seed(int(np.random.SeedSequence(mixed).generate_state(1)[0]))
+    parts = []
     for loss, part in losses(step):
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-        for key, value in part.items():
-            numbers[key] = numbers.get(key, 0.0) + value
+        parts.append(part)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return {**numbers, "gradient_norm": float(torch.nn.utils.clip_grad_norm_(parameters, clip))}
+    norm = whole(torch.nn.utils.clip_grad_norm_(parameters, clip))
+    return {**ranks.total(total(parts)), "gradient_norm": float(norm)}

@@ -109,7 +109,10 @@ class RunLog:
         *,
         flops_per_token: float | None = None,
         peak_flops: float | None = None,
+        silent: bool = False,
     ) -> None:
+        """``silent``: another rank writes the rows; this one only says what would stand in them."""
+        self.silent = silent
         self.metrics, self.samples = JsonLines(folder / "metrics.jsonl"), JsonLines(folder / "samples.jsonl")
         self.steps, self.progress, self.sinks = steps, progress, sinks
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
@@ -119,6 +122,8 @@ class RunLog:
     def begin(self, done: int) -> dict[str, float]:
         """Go on after ``done`` steps; returns the facts of the last row that counted."""
         self._done = done
+        if self.silent:
+            return {}
         self.samples.begin(done)
         return facts(self.metrics.begin(done) or {})
 
@@ -144,6 +149,8 @@ class RunLog:
         self.samples.sync()
 
     def _put(self, row: Mapping[str, Any]) -> None:
+        if self.silent:
+            return
         self.metrics.write(row)
         step = int(row["step"])
         self._done = step + 1

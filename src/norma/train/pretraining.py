@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from norma.base.ranks import ALONE, Ranks
 from norma.nn import Transformer
 from norma.text.mixture import Mixture
 from norma.train.examples import Examples, examples_loss
@@ -45,31 +46,45 @@ class Pretraining:
         rows = max(len(stream) * sum(self.mixture.counts) / count for stream, count in zip(self.streams, self.mixture.counts, strict=True))
         return max(1, round(rows / self.size))
 
-    def parts(self, step: int, rank: int = 0, ranks: int = 1) -> list[tuple[str, int, Examples]]:
-        """(stream's name, its rows in the whole step, the rank's examples) for each stream that has some in this step.
+    def parts(self, step: int, ranks: Ranks = ALONE) -> list[tuple[Stream, int, Examples, int]]:
+        """(stream, its rows in the whole step, this rank's examples, the most that a rank has) for each stream with some in this step.
 
-        The rows of all ranks are the same for any number of ranks; a rank may have none of a stream.
+        The rows of all ranks together are the same for any number of ranks. A rank that has none of a stream gets one row to go
+        through the motions with.
         """
         first = step * self.size
-        numbers = np.arange(first, first + self.size)
-        which, within = self.mixture.rows(numbers)
-        mine = slice(rank * self.size // ranks, (rank + 1) * self.size // ranks)
+        which, within = self.mixture.rows(np.arange(first, first + self.size))
         found = []
         for i, stream in enumerate(self.streams):
-            if count := int((which == i).sum()):
-                found.append((stream.name, count, stream.rows(within[mine][which[mine] == i], step)))
+            if not (count := int((which == i).sum())):
+                continue
+            shares = [within[mine][which[mine] == i] for mine in (Ranks(r, ranks.count).share(self.size) for r in range(ranks.count))]
+            own = shares[ranks.rank]
+            rows = stream.rows(own if len(own) else within[which == i][:1], step)
+            found.append((stream, count, rows if len(own) else rows.blank(), max(map(len, shares))))
         return found
 
-    def losses(self, model: Transformer, step: int, *, micro: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        """The loss of a step, a micro-batch at a time."""
-        for name, rows, examples in self.parts(step):
-            share, predicted = rows / self.size, max(1, examples.predicted)
-            for start in range(0, len(examples), micro):
-                part = examples.part(start, start + micro)
+    def losses(
+        self,
+        model: Transformer,
+        step: int,
+        *,
+        micro: int,
+        dtype: torch.dtype,
+        ranks: Ranks = ALONE,
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """The loss of a step, a micro-batch at a time; of several ranks, each its part, times their number."""
+        parts = self.parts(step, ranks)
+        predicted = np.sum(ranks.gather([examples.predicted for _, _, examples, _ in parts]), axis=0)
+        for (stream, rows, examples, most), targets in zip(parts, predicted.tolist(), strict=True):
+            share, targets = rows / self.size, max(1, targets)
+            for start in range(0, most, micro):
+                # Ranks go forward and backward together: one whose rows are at an end goes on with a row that has nothing to predict.
+                part = examples.part(start, start + micro) if start < len(examples) else examples.part(0, 1).blank()
                 nats, pairs = examples_loss(model, part, dtype)
-                loss = share * nats / predicted
-                numbers = {"tokens": float(part.tokens), f"loss.{name}": float(nats.detach()) / predicted}
+                loss = share * nats / targets
+                numbers = {"tokens": float(part.tokens), f"loss.{stream.name}": float(nats.detach()) / targets}
                 if pairs is not None:
                     loss = loss + share * pairs / rows
-                    numbers[f"loss.{name}.follows"] = float(pairs.detach()) / rows
-                yield loss, {"loss": float(loss.detach()), **numbers}
+                    numbers[f"loss.{stream.name}.follows"] = float(pairs.detach()) / rows
+                yield loss * ranks.count, {"loss": float(loss.detach()), **numbers}

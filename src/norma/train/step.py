@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from norma.base.ranks import ALONE, Ranks
 from norma.nn import Mask, Transformer
 from norma.objectives.likelihood import cross_entropy_sum
 from norma.text.packing import IGNORE, Batch, Batches
@@ -28,12 +31,23 @@ def language_loss(model: Transformer, batch: Batch, dtype: torch.dtype) -> tuple
 
 
 def language_losses(
-    model: Transformer, batches: Batches, step: int, *, micro: int, dtype: torch.dtype
+    model: Transformer,
+    batches: Batches,
+    step: int,
+    *,
+    micro: int,
+    dtype: torch.dtype,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[Tensor, dict[str, float]]]:
-    """The loss of one step, a micro-batch at a time; their sum is the mean over the targets of the WHOLE batch."""
+    """The loss of one step, a micro-batch at a time; their sum is the mean over the targets of the WHOLE batch, of all ranks."""
     batch = batches[step]
     targets = max(1, int((batch.targets != IGNORE).sum()))
-    tokens = int((batch.documents > 0).sum())
-    for part in batch.split(micro):
+    own = batch.rows(ranks.share(len(batch.ids)))
+    for start in range(0, ranks.most(len(batch.ids)), micro):
+        part = own.rows(slice(start, start + micro))
+        if not len(part.ids):  # another rank has a row more: ranks go forward and backward together
+            part = replace(batch.rows(slice(0, 1)), targets=np.full_like(batch.targets[:1], IGNORE))
+            part = replace(part, documents=np.zeros_like(part.documents))
         loss, _ = language_loss(model, part, dtype)
-        yield loss / targets, {"loss": float(loss.detach()) / targets, "tokens": tokens * len(part.ids) / len(batch.ids)}
+        tokens = float((part.documents > 0).sum())
+        yield loss / targets * ranks.count, {"loss": float(loss.detach()) / targets, "tokens": tokens}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from norma.base.errors import NormaError
 from norma.base.files import read_jsonl
+from norma.base.ranks import Ranks
 from norma.pipeline.stage import Context, InputRef, StageOptions
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ def prepare(ctx: Context[Any]) -> torch.dtype:
 
     from norma.base.platform import cores, working_dtype
 
-    torch.set_num_threads(ctx.plan.choose("threads", cores))
+    together = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if ctx.ranks.count > 1 else 1  # ranks on this machine
+    torch.set_num_threads(ctx.plan.choose("threads", lambda: max(1, cores() // together)))
     # Scattered additions are the one thing on a CPU whose order could change from run to run.
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -76,7 +79,7 @@ def save_model(ctx: Context[Any], model: LanguageModel, **facts: Any) -> None:
 
     model.lineage = {"stage": ctx.name, "recipe_seed": ctx.seed, **facts}
     model.save(ctx.folder)
-    checkpoint.remove(ctx.folder)
+    checkpoint.remove(ctx.folder, ctx.options.train)
 
 
 def load_rows(ctx: Context[Any], tokenizer: Tokenizer, sources: Sequence[Source], limit: int) -> Rows:
@@ -133,7 +136,10 @@ class Work(Protocol):
     def steps_per_epoch(self) -> int: ...
 
 
-StepLosses = Callable[["Transformer", int], Iterator[tuple["Tensor", dict[str, float]]]]
+class StepLosses(Protocol):
+    """The parts of a step's loss, or of a rank's share of it (then times the number of ranks)."""
+
+    def __call__(self, network: Transformer, step: int, ranks: Ranks = ...) -> Iterator[tuple[Tensor, dict[str, float]]]: ...
 
 
 def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, batches: Work, losses: StepLosses) -> int:
@@ -148,7 +154,7 @@ def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, 
     def measure() -> int:
         if options.minutes is None:
             return max(1, asked or 1)
-        seconds = _seconds_per_step(model, losses)
+        seconds = _seconds_per_step(model, losses) / ctx.ranks.count  # measured on one rank, with the cores it will have
         fits = max(1, int(options.minutes * 60 / seconds))
         return max(1, min(asked or fits, fits))
 
@@ -156,7 +162,8 @@ def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, 
     tokens = batches.size * batches.length
     ctx.progress.say(
         f"{steps} steps of {batches.size} sequences x {batches.length} tokens = {steps * tokens / 1e6:.2f} M tokens"
-        f" ({steps / batches.steps_per_epoch:.2f} epochs, micro-batches of {min(options.micro_batch, options.batch)}, one process)"
+        f" ({steps / batches.steps_per_epoch:.2f} epochs, micro-batches of {min(options.micro_batch, options.batch)},"
+        f" {ctx.ranks.count if ctx.ranks.count > 1 else 'one'} process{'es' if ctx.ranks.count > 1 else ''})"
         + (f"; {asked} were asked for, the time allows {steps}" if asked and steps < asked else "")
     )
     return steps

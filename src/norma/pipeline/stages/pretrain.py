@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
 from norma.pipeline.stages._learning import (
     LengthOptions,
@@ -72,13 +73,14 @@ class PretrainOptions(LengthOptions):
 class Pretrain(Stage[PretrainOptions]):
     """Trains from nothing and says bits per byte (or the masked loss) on validation text before and after."""
 
-    kind, version, Options = "pretrain", 1, PretrainOptions
+    kind, version, parallel, Options = "pretrain", 1, True, PretrainOptions
 
     def run(self, ctx: Context[PretrainOptions]) -> dict[str, Any]:
         from functools import partial
 
         from norma.text.tokenizer import Tokenizer
         from norma.train import train
+        from norma.train.spread import collect, spread
 
         options = ctx.options
         dtype = prepare(ctx)
@@ -91,16 +93,21 @@ class Pretrain(Stage[PretrainOptions]):
         steps = plan_steps(ctx, options, model, work, losses)
         if options.mix:  # now that the length is known, what changes over the training can
             work, losses = _from_shards(ctx, model, dtype, steps=steps)
+        network = spread(model.transformer, ctx.ranks)
         last = train(
-            model.transformer,
-            partial(losses, model.transformer),
+            network,
+            partial(losses, network, ranks=ctx.ranks),
             steps=steps,
             options=options.train,
             folder=ctx.folder,
             progress=ctx.progress,
             seed=ctx.seed,
             name=ctx.name,
+            ranks=ctx.ranks,
         )
+        collect(network, model.transformer, ctx.ranks)
+        if not ctx.ranks.first:
+            return {}
         after = score()
         for name, value in after.items():
             ctx.progress.say(f"{name.replace('_', ' ')} on validation text: {before[name]:.3f} before, {value:.3f} after")
@@ -132,8 +139,8 @@ def _from_rows(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch
     batches = Batches(rows, length=options.sequence, size=options.batch, seed=ctx.seed, pad=tokenizer.pad_id)
     ctx.progress.say(f"{len(rows.tokens) / 1e6:.2f} M tokens in {len(rows)} rows")
 
-    def losses(network: Transformer, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype)
+    def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype, ranks=ranks)
 
     return batches, losses
 
@@ -144,8 +151,8 @@ def _from_shards(ctx: Context[PretrainOptions], model: LanguageModel, dtype: tor
     shape = {"length": options.sequence, "size": options.batch, "steps": steps}
     work = pretraining(ctx, options.mix, model.tokenizer, model.config, turns=options.turns, **shape)
 
-    def losses(network: Transformer, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        return work.losses(network, step, micro=options.micro_batch, dtype=dtype)
+    def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        return work.losses(network, step, micro=options.micro_batch, dtype=dtype, ranks=ranks)
 
     return work, losses
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
 from norma.pipeline.stages._learning import LengthOptions, Source, load_rows, open_model, plan_steps, prepare, save_model, show_row
 from norma.train.options import TrainOptions
@@ -29,7 +30,7 @@ class SftOptions(LengthOptions):
 class Sft(Stage[SftOptions]):
     """Trains a model on conversations."""
 
-    kind, version, Options = "sft", 1, SftOptions
+    kind, version, parallel, Options = "sft", 1, True, SftOptions
 
     def run(self, ctx: Context[SftOptions]) -> dict[str, Any]:
         options = ctx.options
@@ -45,6 +46,7 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
 
     from norma.text.packing import Batches
     from norma.train import train
+    from norma.train.spread import collect, spread
     from norma.train.step import language_losses
 
     options, dtype = ctx.options, prepare(ctx)
@@ -55,19 +57,24 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
         f"{len(rows)} rows, {100 * float(rows.trained.mean()):.0f}% of their tokens learnt, {100 * batches.waste():.1f}% padding"
     )
 
-    def losses(network: Transformer, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype)
+    def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype, ranks=ranks)
 
     steps = plan_steps(ctx, options, model, batches, losses)
+    network = spread(model.transformer, ctx.ranks)
     last = train(
-        model.transformer,
-        partial(losses, model.transformer),
+        network,
+        partial(losses, network, ranks=ctx.ranks),
         steps=steps,
         options=training,
         folder=ctx.folder,
         progress=ctx.progress,
         seed=ctx.seed,
         name=ctx.name,
+        ranks=ctx.ranks,
     )
+    collect(network, model.transformer, ctx.ranks)
+    if not ctx.ranks.first:
+        return {}
     save_model(ctx, model)
     return {"model": True, "steps": steps, "rows": len(rows), "loss": last.get("loss")}

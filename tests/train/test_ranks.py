@@ -1,0 +1,107 @@
+"""Several processes train as one does: same losses, same gradients, same weights; their checkpoints open on any number."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from norma.base.ranks import Ranks
+from norma.train.checkpoint import read_manifest
+
+SCRIPT = Path(__file__).with_name("ranked.py")
+pytestmark = pytest.mark.slow
+
+
+def run(folder: Path, count: int, check: bool = True, **asked: Any) -> list[dict[str, Any]]:
+    """Train with ``count`` processes; returns the rows of metrics.jsonl."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    workers = []
+    for rank in range(count):
+        more = {} if count == 1 else {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        command = [sys.executable, str(SCRIPT), str(folder), json.dumps(asked)]
+        workers.append(subprocess.Popen(command, env={**env, **more}, stderr=subprocess.PIPE, text=True))
+    said = [worker.communicate(timeout=300)[1] for worker in workers]
+    if check:
+        assert all(worker.returncode == 0 for worker in workers), "\n".join(text[-3000:] for text in said)
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def far(a: Path, b: Path) -> float:
+    """The largest difference of two runs' last weights."""
+    one, two = load_file(a / "end.safetensors"), load_file(b / "end.safetensors")
+    assert one.keys() == two.keys()
+    return max(float((one[name] - two[name]).abs().max()) for name in one)
+
+
+def alike(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for a, b in zip(one, two, strict=True):
+        assert a["tokens"] == b["tokens"]
+        for name in (name for name in a if name.startswith("loss") or name == "gradient_norm"):
+            assert a[name] == pytest.approx(b[name], rel=1e-5), (a["step"], name)
+
+
+@pytest.mark.parametrize(
+    ("count", "asked"),
+    [
+        pytest.param(2, {}, id="muon, two objectives"),
+        pytest.param(3, {}, id="shares that are not equal"),
+        pytest.param(2, {"train": {"optimiser": "adamw", "ema": 0.9, "averaged": True}}, id="adamw, averaged"),
+        pytest.param(2, {"recompute": True, "settings": {"tie_embeddings": True}}, id="activations made again"),
+        pytest.param(2, {"preset": "t5"}, id="encoder-decoder"),
+    ],
+)
+def test_equal_to_one_process(tmp_path: Path, count: int, asked: dict[str, Any]) -> None:
+    alike(run(tmp_path / "one", 1, **asked), run(tmp_path / "many", count, **asked))
+    assert json.loads((tmp_path / "many" / "ranks.json").read_text()) == count
+    assert far(tmp_path / "one", tmp_path / "many") < 1e-5
+
+
+def test_muon_as_it_is(tmp_path: Path) -> None:
+    """Its bf16 iteration rounds gradients that differ in the last bit to other values: the first step is equal, later ones nearly so."""
+    one, many = run(tmp_path / "one", 1, exact=False), run(tmp_path / "many", 2, exact=False)
+    alike(one[:1], many[:1])
+    assert one[-1]["loss"] == pytest.approx(many[-1]["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2)])
+def test_goes_on_with_another_number_of_ranks(tmp_path: Path, before: int, after: int) -> None:
+    asked = {"train": {"ema": 0.9}}
+    unbroken = run(tmp_path / "unbroken", after, **asked)
+    run(tmp_path / "broken", before, check=False, die_at=4, **asked)
+    newest = sorted((tmp_path / "broken").glob("checkpoint-*"))[-1]
+    manifest = read_manifest(newest)
+    assert manifest is not None and manifest["step"] >= 3
+    assert (newest / "shards").is_dir() == (before > 1)
+    alike(unbroken, run(tmp_path / "broken", after, **asked))
+    if before == after:
+        assert far(tmp_path / "unbroken", tmp_path / "broken") == 0.0
+    else:
+        assert far(tmp_path / "unbroken", tmp_path / "broken") < 1e-5
+
+
+def test_shares_cover_every_row_once() -> None:
+    for size in range(1, 12):
+        for count in range(1, 7):
+            shares = [list(range(size))[Ranks(r, count).share(size)] for r in range(count)]
+            assert [row for share in shares for row in share] == list(range(size))
+            assert max(map(len, shares)) == Ranks(0, count).most(size)
+
+
+def test_alone_nothing_is_imported() -> None:
+    code = "import sys; from norma.base.ranks import join; assert join().count == 1; assert 'torch' not in sys.modules"
+    environment = {k: v for k, v in os.environ.items() if k != "WORLD_SIZE"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert torch.__version__
