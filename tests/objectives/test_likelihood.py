@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from norma.objectives import likelihood
-from norma.objectives.likelihood import cross_entropy_sum, token_logprobs
+from norma.objectives.likelihood import cross_entropy, cross_entropy_sum, token_logprobs
 from norma.text.packing import IGNORE
 
 
@@ -87,3 +87,34 @@ def test_bf16_activations_keep_an_fp32_weight_gradient() -> None:
     exact = torch.autograd.grad(cross_entropy_sum(hidden, weight, targets), weight)[0]
     assert gradient.dtype == torch.float32
     assert float((gradient - exact).norm() / exact.norm()) < 0.02
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize(("z_loss", "smoothing"), [(0.01, 0.0), (0.0, 0.2), (0.03, 0.1), (0.0, 0.0)])
+def test_z_loss_and_label_smoothing_equal_their_formulas(
+    z_loss: float, smoothing: float, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(likelihood, "CHUNK", 4)
+    hidden, weight, targets = material()
+    bias = torch.linspace(-1, 1, len(weight), requires_grad=True)
+    targets[[1, 6]] = IGNORE
+    ours, nats = cross_entropy(hidden, weight, targets, bias=bias, softcap=softcap, z_loss=z_loss, smoothing=smoothing)
+    scores = hidden @ weight.t() + bias
+    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    theirs = F.cross_entropy(scores, targets, reduction="sum", ignore_index=IGNORE, label_smoothing=smoothing)
+    theirs = theirs + z_loss * scores[targets != IGNORE].logsumexp(-1).square().sum()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(nats, F.cross_entropy(scores, targets, reduction="none")[targets != IGNORE].detach(), rtol=1e-5, atol=1e-6)
+    assert not nats.requires_grad
+    wrt = (hidden, weight, bias)
+    for a, b in zip(torch.autograd.grad(ours * 0.7, wrt), torch.autograd.grad(theirs * 0.7, wrt), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_z_loss_and_smoothing_by_hand() -> None:
+    # Scores (ln 1, ln 3), target 0: p = (1/4, 3/4), the softmax's sum is 4.
+    hidden, weight = torch.eye(1), torch.tensor([[0.0], [math.log(3)]])
+    zero = torch.tensor([0])
+    assert cross_entropy(hidden, weight, zero, z_loss=0.5)[0].item() == pytest.approx(math.log(4) + 0.5 * math.log(4) ** 2)
+    expected = 0.9 * math.log(4) + 0.1 * (math.log(4) + math.log(4 / 3)) / 2
+    assert cross_entropy(hidden, weight, zero, smoothing=0.1)[0].item() == pytest.approx(expected)

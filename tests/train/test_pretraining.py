@@ -23,7 +23,7 @@ from norma.text.sequences import Sequences
 from norma.text.shards import Shards
 from norma.text.tokenise import tokenise
 from norma.text.tokenizer import Tokenizer, train_tokenizer
-from norma.train.examples import Examples, examples_loss
+from norma.train.examples import Examples, Scoring, examples_loss
 from norma.train.pretraining import Pretraining
 from norma.train.streams import Infilling, Masked, NextToken, Pairs, Stream
 
@@ -149,18 +149,27 @@ def test_the_loss_is_plain_cross_entropy(make: Make, tokenizer: Tokenizer) -> No
     gpt = model("llama", tokenizer)
     for kind in ("generative", "infilling"):
         examples = make(kind).rows(np.arange(3), 0)
-        nats, pairs = examples_loss(gpt, examples, torch.float32)
+        found = examples_loss(gpt, examples, torch.float32, Scoring(byte_lengths=tokenizer.byte_lengths()))
         mask = Mask(causal=True, documents=torch.from_numpy(examples.documents))
         scores = gpt(torch.from_numpy(examples.ids), mask, torch.from_numpy(examples.positions))
         right = F.cross_entropy(scores.flatten(0, 1), torch.from_numpy(examples.targets).flatten(), ignore_index=IGNORE, reduction="sum")
-        assert pairs is None
-        torch.testing.assert_close(nats, right, rtol=1e-5, atol=0)
+        assert found.pairs is None
+        torch.testing.assert_close(found.minimised, right, rtol=1e-5, atol=0)
+        assert found.nats == pytest.approx(right.item(), rel=1e-5)
+        # Bits per byte: what stands for no text (BOS, END, sentinels) counts neither way.
+        said = examples.targets[examples.targets != IGNORE]
+        text = [i for i in said.tolist() if i not in tokenizer.special_ids]
+        assert len(text) < len(said) and found.text_bytes == sum(len(tokenizer.backend.id_to_token(i)) for i in text)
+        kept = torch.from_numpy(np.where(np.isin(examples.targets, tokenizer.special_ids), IGNORE, examples.targets)).flatten()
+        right = F.cross_entropy(scores.flatten(0, 1), kept, ignore_index=IGNORE, reduction="sum")
+        assert found.text_nats == pytest.approx(right.item(), rel=1e-5)
 
 
 def test_the_loss_of_pairs_has_two_parts(make: Make, tokenizer: Tokenizer) -> None:
     bert, examples = model("bert", tokenizer, head="pretraining"), make("pairs").rows(np.arange(3), 0)
-    nats, pairs = examples_loss(bert, examples, torch.float32)
-    assert examples.segments is not None and examples.labels is not None and pairs is not None
+    found = examples_loss(bert, examples, torch.float32, Scoring(byte_lengths=tokenizer.byte_lengths()))
+    assert found.text_bytes == 0, "what is seen from both sides costs no bits"
+    assert examples.segments is not None and examples.labels is not None and found.pairs is not None
     total_tokens = total_pairs = 0.0
     for b in range(3):  # each row alone, without its padding
         n = int(examples.documents[b].sum())
@@ -169,8 +178,8 @@ def test_the_loss_of_pairs_has_two_parts(make: Make, tokenizer: Tokenizer) -> No
         targets = torch.from_numpy(examples.targets[b, :n])
         total_tokens += F.cross_entropy(bert.logits(hidden)[0], targets, ignore_index=IGNORE, reduction="sum").item()
         total_pairs += F.cross_entropy(bert.next_sentence_scores(hidden), torch.from_numpy(examples.labels[b : b + 1])).item()
-    assert nats.item() == pytest.approx(total_tokens, rel=1e-5)
-    assert pairs.item() == pytest.approx(total_pairs, rel=1e-5)
+    assert found.nats == pytest.approx(total_tokens, rel=1e-5)
+    assert found.pairs.item() == pytest.approx(total_pairs, rel=1e-5)
 
 
 # ── steps ──

@@ -66,7 +66,7 @@ def masked_nats(
             ]
             ids, targets = (np.stack(arrays) for arrays in zip(*made, strict=True))
             examples = Examples(ids, targets, batch.documents, batch.positions, causal=False)
-            nats += float(examples_loss(model.transformer, examples, dtype)[0])
+            nats += examples_loss(model.transformer, examples, dtype).nats
             predicted += examples.predicted
     return nats / max(1, predicted)
 

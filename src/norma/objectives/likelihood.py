@@ -38,64 +38,111 @@ def cross_entropy_sum(
     Scores are hidden weight^T + ``bias`` (V,), then cap * tanh(scores / cap) where there is a ``softcap`` (Gemma 2, 2408.00118).
     ``compiled``: what happens between the matrix products is one fused kernel made by torch.compile.
     """
+    return cross_entropy(hidden_NW, weight_VW, targets_N, bias=bias, softcap=softcap, compiled=compiled)[0]
+
+
+def cross_entropy(
+    hidden_NW: Tensor,
+    weight_VW: Tensor,
+    targets_N: Tensor,
+    *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    compiled: bool = False,
+    z_loss: float = 0.0,
+    smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """(what is minimised, a sum; -log p(target) in nats of each target that is not ``IGNORE``, (M,), in order, without gradient).
+
+    Arguments as :func:`cross_entropy_sum`, and
+        z_loss: that many times the squared logarithm of the softmax's sum is added, which keeps scores from drifting (PaLM,
+            2204.02311, section 5: 1e-4).
+        smoothing: this share of the target is spread over the whole vocabulary (label smoothing, 1512.00567, section 7).
+    """
     if not torch.is_grad_enabled():  # inside a Function this can no longer be told, and the gradients cost twice the loss
         hidden_NW, weight_VW, bias = hidden_NW.detach(), weight_VW.detach(), None if bias is None else bias.detach()
     kept = targets_N != IGNORE
     if not bool(kept.all()):
         hidden_NW, targets_N = hidden_NW[kept], targets_N[kept]
-    loss: Tensor = _CrossEntropySum.apply(hidden_NW, weight_VW, targets_N, bias, softcap, compiled)  # type: ignore[no-untyped-call]  # torch has no types here
+    how = (softcap, compiled, z_loss, smoothing)
+    loss: tuple[Tensor, Tensor] = _CrossEntropy.apply(hidden_NW, weight_VW, targets_N, bias, *how)  # type: ignore[no-untyped-call]  # torch has no types here
     return loss
 
 
-class _CrossEntropySum(torch.autograd.Function):
+class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, softcap: float | None, compiled: bool
-    ) -> Tensor:
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
+        compiled: bool,
+        z_loss: float,
+        smoothing: float,
+    ) -> tuple[Tensor, Tensor]:
         w, between = weight.to(hidden.dtype), _fused() if compiled else nats_and_gradient
         needs = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(hidden) if needs else None
         grad_weight = torch.zeros_like(weight) if needs else None
         grad_bias = torch.zeros_like(bias) if needs and bias is not None else None
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total, every = hidden.new_zeros((), dtype=torch.float32), hidden.new_empty(len(targets), dtype=torch.float32)
         for start in range(0, len(targets), CHUNK):
             h, t = hidden[start : start + CHUNK], targets[start : start + CHUNK]
-            nats, p = between(F.linear(h, w), t, bias, softcap)
-            total += nats
+            minimised, nats, p = between(F.linear(h, w), t, bias, softcap, z_loss, smoothing)
+            total += minimised
+            every[start : start + CHUNK] = nats
             if grad_hidden is not None and grad_weight is not None:
                 if grad_bias is not None:
                     grad_bias += p.sum(0, dtype=torch.float32)
                 torch.mm(p, w, out=grad_hidden[start : start + CHUNK])
                 grad_weight += torch.mm(p.t(), h)
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
-        return total
+        ctx.mark_non_differentiable(every)
+        return total, every
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, Tensor | None, None, None]:
-        (scale,) = grad_outputs
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        scale = grad_outputs[0]
         grad_hidden, grad_weight, grad_bias = ctx.grads
         bias = None if grad_bias is None else grad_bias * scale
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, bias, None, None
+        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, bias, None, None, None, None
 
 
-def nats_and_gradient(raw_NV: Tensor, targets_N: Tensor, bias: Tensor | None, softcap: float | None) -> tuple[Tensor, Tensor]:
-    """Sum of -log p(target), and its gradient (N, V) with respect to the raw scores, in their type."""
+def nats_and_gradient(
+    raw_NV: Tensor, targets_N: Tensor, bias: Tensor | None, softcap: float | None, z_loss: float = 0.0, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(the sum that is minimised, -log p(target) of each (N,), the sum's gradient (N, V) by the raw scores, in their type)."""
     scores = _finish(raw_NV, bias, softcap)
     log_p = F.log_softmax(scores, dim=-1)
-    nats = -log_p.gather(1, targets_N[:, None]).sum()
+    nats = -log_p.gather(1, targets_N[:, None]).squeeze(1)
+    minimised, grow = nats.sum(), None
+    spread = smoothing / raw_NV.shape[1]
+    if smoothing:
+        minimised = (1 - smoothing) * minimised - spread * log_p.sum()
+    if z_loss:
+        log_z = scores[:, :1] - log_p[:, :1]
+        minimised, grow = minimised + z_loss * log_z.square().sum(), 1.0 + 2.0 * z_loss * log_z
     # d(-log p_t) / d score = p - onehot. A kernel compares while it writes; step by step, touching the N places is cheaper.
     if torch.compiler.is_compiling():
-        p = log_p.exp() - (torch.arange(raw_NV.shape[1], device=raw_NV.device) == targets_N[:, None]).float()
+        here = torch.arange(raw_NV.shape[1], device=raw_NV.device) == targets_N[:, None]
+        p = (log_p.exp() if grow is None else log_p.exp() * grow) - (1 - smoothing) * here.float()
+        p = p - spread if smoothing else p
     else:
         p = log_p.exp_()
-        p[torch.arange(len(targets_N), device=targets_N.device), targets_N] -= 1.0
+        if grow is not None:
+            p *= grow
+        p[torch.arange(len(targets_N), device=targets_N.device), targets_N] -= 1 - smoothing
+        if smoothing:
+            p -= spread
     if softcap is not None:
         p = p * (1.0 - (scores / softcap).square())  # d cap tanh(x / cap) / dx
-    return nats, p.to(raw_NV.dtype)
+    return minimised, nats, p.to(raw_NV.dtype)
 
 
 @cache
-def _fused() -> Callable[..., tuple[Tensor, Tensor]]:
+def _fused() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     return torch.compile(nats_and_gradient, dynamic=False)
 
 

@@ -9,10 +9,13 @@ Files are the Hugging Face layout: ``tokenizer.json`` and ``tokenizer_config.jso
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -103,6 +106,20 @@ class Tokenizer:
     def token_bytes(self, ids: Sequence[int]) -> int:
         """The number of UTF-8 bytes that ``ids`` decode to, special tokens excluded: the unit of bits per byte."""
         return len(self.decode(ids).encode())
+
+    def byte_lengths(self) -> npt.NDArray[np.int64]:
+        """(V,) how many bytes of text each token stands for; special tokens stand for none."""
+        lengths = np.zeros(len(self), dtype=np.int64)
+        bytewise = "ByteLevel" in str(json.loads(self.backend.to_str()).get("decoder"))
+        for token, i in self.backend.get_vocab(with_added_tokens=True).items():
+            if re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+                lengths[i] = 1
+            elif bytewise:
+                lengths[i] = len(token)  # one character for each byte
+            else:
+                lengths[i] = len(token.removeprefix("##").replace("▁", " ").encode())
+        lengths[list(self.special_ids)] = 0
+        return lengths
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``."""

@@ -9,7 +9,7 @@ An objective differs from another in what stands in ``ids`` and ``targets`` and 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from norma.nn import Mask, Transformer
-from norma.objectives.likelihood import cross_entropy_sum
+from norma.objectives.likelihood import cross_entropy
 from norma.text.packing import IGNORE
 
 Ints = npt.NDArray[np.int64]
@@ -73,8 +73,42 @@ class Examples:
         return replace(self, **arrays)
 
 
-def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """(sum of -log p in nats over the targets, the same over the pairs' labels or None where there are none)."""
+@dataclass(frozen=True)
+class Scoring:
+    """How targets are scored.
+
+    Attributes:
+        z_loss, smoothing: see :func:`norma.objectives.likelihood.cross_entropy`.
+        byte_lengths: (V,) the bytes of text that each token stands for, 0 for special ones; with them bits per byte are known.
+    """
+
+    z_loss: float = 0.0
+    smoothing: float = 0.0
+    byte_lengths: Ints | None = None
+
+
+PLAIN = Scoring()
+
+
+class Loss(NamedTuple):
+    """What examples cost.
+
+    Attributes:
+        minimised: a sum over the targets: their nats, smoothed and with what z-loss adds.
+        nats: the sum of -log p in nats over the targets, without gradient.
+        pairs: the sum of -log p over the pairs' labels; None where there are none.
+        text_nats, text_bytes: nats of the targets that stand for text, and how many bytes of it; 0 where that says nothing.
+    """
+
+    minimised: Tensor
+    nats: float
+    pairs: Tensor | None
+    text_nats: float
+    text_bytes: int
+
+
+def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype, scoring: Scoring = PLAIN) -> Loss:
+    """What the model makes of examples. Only what is read from the left costs bits of text: a masked token is seen from both sides."""
     ids, positions = torch.from_numpy(examples.ids), torch.from_numpy(examples.positions)
     segments = None if examples.segments is None else torch.from_numpy(examples.segments)
     mask = Mask(causal=examples.causal, documents=torch.from_numpy(examples.documents))
@@ -87,9 +121,14 @@ def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype) ->
     places = (targets != IGNORE).nonzero().squeeze(1)
     # Only what is predicted goes through the head: of masked language modelling that is a seventh of the tokens.
     features = model.features(hidden.flatten(0, 1)[places])
-    cap = model.config.logit_softcap
-    nats = cross_entropy_sum(features, model.head_weight(), targets[places], bias=model.head_bias, softcap=cap)
-    if examples.labels is None:
-        return nats, None
-    scores = model.next_sentence_scores(hidden).float()
-    return nats, F.cross_entropy(scores, torch.from_numpy(examples.labels), reduction="sum")
+    how: dict[str, Any] = {"bias": model.head_bias, "softcap": model.config.logit_softcap}
+    how |= {"z_loss": scoring.z_loss, "smoothing": scoring.smoothing}
+    minimised, nats = cross_entropy(features, model.head_weight(), targets[places], **how)
+    pairs = None
+    if examples.labels is not None:
+        scores = model.next_sentence_scores(hidden).float()
+        pairs = F.cross_entropy(scores, torch.from_numpy(examples.labels), reduction="sum")
+    if scoring.byte_lengths is None or not examples.causal or examples.source is not None:
+        return Loss(minimised, float(nats.sum()), pairs, 0.0, 0)
+    lengths = scoring.byte_lengths[examples.targets[examples.targets != IGNORE]]
+    return Loss(minimised, float(nats.sum()), pairs, float(nats[torch.from_numpy(lengths > 0)].sum()), int(lengths.sum()))

@@ -28,6 +28,10 @@ class TrainOptions(BaseModel):
     ema: float | None = Field(None, gt=0, lt=1, description="Decay of a running average of the weights; left out, none is kept.")
     averaged: bool = Field(False, description="At the end the model gets the averaged weights (needs ema).")
 
+    z_loss: float = Field(0.0, ge=0, description="Weight of the squared log of the softmax's sum, 1e-4 in PaLM (token losses).")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target that is spread over the vocabulary (token losses).")
+    recompute: bool = Field(False, description="Activation checkpointing: keep only the inputs of blocks, at the price of a third pass.")
+
     # Off by default: losses of small batches, pairs and rollouts jump by themselves. What is not finite is always noticed.
     spike_factor: float | None = Field(None, gt=1, description="A loss above this many medians of the last 50 steps is a spike.")
     spike_mads: float | None = Field(

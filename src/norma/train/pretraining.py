@@ -19,7 +19,7 @@ from torch import Tensor
 from norma.base.ranks import ALONE, Ranks
 from norma.nn import Transformer
 from norma.text.mixture import Mixture
-from norma.train.examples import Examples, examples_loss
+from norma.train.examples import PLAIN, Examples, Scoring, examples_loss
 from norma.train.streams import Stream
 
 Turns = Literal["row", "step"]
@@ -72,6 +72,7 @@ class Pretraining:
         micro: int,
         dtype: torch.dtype,
         ranks: Ranks = ALONE,
+        scoring: Scoring = PLAIN,
     ) -> Iterator[tuple[Tensor, dict[str, float]]]:
         """The loss of a step, a micro-batch at a time; of several ranks, each its part, times their number."""
         parts = self.parts(step, ranks)
@@ -81,10 +82,12 @@ class Pretraining:
             for start in range(0, most, micro):
                 # Ranks go forward and backward together: one whose rows are at an end goes on with a row that has nothing to predict.
                 part = examples.part(start, start + micro) if start < len(examples) else examples.part(0, 1).blank()
-                nats, pairs = examples_loss(model, part, dtype)
-                loss = share * nats / targets
-                numbers = {"tokens": float(part.tokens), f"loss.{stream.name}": float(nats.detach()) / targets}
-                if pairs is not None:
-                    loss = loss + share * pairs / rows
-                    numbers[f"loss.{stream.name}.follows"] = float(pairs.detach()) / rows
+                found = examples_loss(model, part, dtype, scoring)
+                loss = share * found.minimised / targets
+                numbers = {"tokens": float(part.tokens), f"loss.{stream.name}": found.nats / targets}
+                if found.pairs is not None:
+                    loss = loss + share * found.pairs / rows
+                    numbers[f"loss.{stream.name}.follows"] = float(found.pairs.detach()) / rows
+                if found.text_bytes:
+                    numbers |= {"nats": found.text_nats, "bytes": float(found.text_bytes)}
                 yield loss * ranks.count, {"loss": float(loss.detach()), **numbers}

@@ -13,6 +13,7 @@ from norma.base.ranks import ALONE, Ranks
 from norma.nn import Mask, Transformer
 from norma.objectives.likelihood import cross_entropy_sum
 from norma.text.packing import IGNORE, Batch, Batches
+from norma.train.examples import PLAIN, Examples, Scoring, examples_loss
 
 
 def batch_tensors(batch: Batch) -> tuple[Tensor, Tensor, Mask, Tensor]:
@@ -38,6 +39,7 @@ def language_losses(
     micro: int,
     dtype: torch.dtype,
     ranks: Ranks = ALONE,
+    scoring: Scoring = PLAIN,
 ) -> Iterator[tuple[Tensor, dict[str, float]]]:
     """The loss of one step, a micro-batch at a time; their sum is the mean over the targets of the WHOLE batch, of all ranks."""
     batch = batches[step]
@@ -48,6 +50,8 @@ def language_losses(
         if not len(part.ids):  # another rank has a row more: ranks go forward and backward together
             part = replace(batch.rows(slice(0, 1)), targets=np.full_like(batch.targets[:1], IGNORE))
             part = replace(part, documents=np.zeros_like(part.documents))
-        loss, _ = language_loss(model, part, dtype)
-        tokens = float((part.documents > 0).sum())
-        yield loss / targets * ranks.count, {"loss": float(loss.detach()) / targets, "tokens": tokens}
+        found = examples_loss(model, Examples(part.ids, part.targets, part.documents, part.positions), dtype, scoring)
+        numbers = {"loss": float(found.minimised.detach()) / targets, "tokens": float((part.documents > 0).sum())}
+        if found.text_bytes:
+            numbers |= {"nats": found.text_nats, "bytes": float(found.text_bytes)}
+        yield found.minimised / targets * ranks.count, numbers

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from norma.nn import Transformer
     from norma.text.packing import Rows
     from norma.text.tokenizer import Tokenizer
+    from norma.train.examples import Scoring
+    from norma.train.options import TrainOptions
 
 
 class Source(BaseModel):
@@ -61,6 +63,13 @@ def prepare(ctx: Context[Any]) -> torch.dtype:
     name = ctx.plan.choose("activations", lambda: str(working_dtype()).removeprefix("torch."))
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def scoring(training: TrainOptions, tokenizer: Tokenizer) -> Scoring:
+    """How a stage that learns text scores its targets."""
+    from norma.train.examples import Scoring
+
+    return Scoring(training.z_loss, training.label_smoothing, tokenizer.byte_lengths())
 
 
 def open_model(ctx: Context[Any], reference: str) -> LanguageModel:

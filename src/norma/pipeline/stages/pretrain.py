@@ -22,6 +22,7 @@ from norma.pipeline.stages._learning import (
     plan_steps,
     prepare,
     save_model,
+    scoring,
     validation_texts,
 )
 from norma.pipeline.stages._mixing import MixOptions, pretraining
@@ -80,7 +81,8 @@ class Pretrain(Stage[PretrainOptions]):
 
         from norma.text.tokenizer import Tokenizer
         from norma.train import train
-        from norma.train.spread import collect, spread
+        from norma.train.peak import matmul_peak
+        from norma.train.spread import collect, recompute, spread
 
         options = ctx.options
         dtype = prepare(ctx)
@@ -94,6 +96,8 @@ class Pretrain(Stage[PretrainOptions]):
         if options.mix:  # now that the length is known, what changes over the training can
             work, losses = _from_shards(ctx, model, dtype, steps=steps)
         network = spread(model.transformer, ctx.ranks)
+        if options.train.recompute:
+            recompute(network)
         last = train(
             network,
             partial(losses, network, ranks=ctx.ranks),
@@ -104,6 +108,9 @@ class Pretrain(Stage[PretrainOptions]):
             seed=ctx.seed,
             name=ctx.name,
             ranks=ctx.ranks,
+            # Of two stacks the count is for a token read and a token written; a step counts both.
+            flops_per_token=config.flops_per_token(options.sequence) / (2 if config.kind == "encoder-decoder" else 1),
+            peak_flops=ctx.plan.choose("peak_flops", partial(matmul_peak, dtype)),
         )
         collect(network, model.transformer, ctx.ranks)
         if not ctx.ranks.first:
@@ -138,9 +145,10 @@ def _from_rows(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch
     rows = load_rows(ctx, tokenizer, options.data, options.sequence)
     batches = Batches(rows, length=options.sequence, size=options.batch, seed=ctx.seed, pad=tokenizer.pad_id)
     ctx.progress.say(f"{len(rows.tokens) / 1e6:.2f} M tokens in {len(rows)} rows")
+    how = scoring(options.train, model.tokenizer)
 
     def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype, ranks=ranks)
+        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype, ranks=ranks, scoring=how)
 
     return batches, losses
 
@@ -150,9 +158,10 @@ def _from_shards(ctx: Context[PretrainOptions], model: LanguageModel, dtype: tor
     options = ctx.options
     shape = {"length": options.sequence, "size": options.batch, "steps": steps}
     work = pretraining(ctx, options.mix, model.tokenizer, model.config, turns=options.turns, **shape)
+    how = scoring(options.train, model.tokenizer)
 
     def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        return work.losses(network, step, micro=options.micro_batch, dtype=dtype, ranks=ranks)
+        return work.losses(network, step, micro=options.micro_batch, dtype=dtype, ranks=ranks, scoring=how)
 
     return work, losses
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
-from norma.pipeline.stages._learning import LengthOptions, Source, load_rows, open_model, plan_steps, prepare, save_model, show_row
+from norma.pipeline.stages._learning import LengthOptions, Source, load_rows, open_model, plan_steps, prepare, save_model, scoring, show_row
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
 
     from norma.text.packing import Batches
     from norma.train import train
-    from norma.train.spread import collect, spread
+    from norma.train.spread import collect, recompute, spread
     from norma.train.step import language_losses
 
     options, dtype = ctx.options, prepare(ctx)
@@ -56,12 +56,15 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
     ctx.progress.say(
         f"{len(rows)} rows, {100 * float(rows.trained.mean()):.0f}% of their tokens learnt, {100 * batches.waste():.1f}% padding"
     )
+    how = scoring(training, model.tokenizer)
 
     def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype, ranks=ranks)
+        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype, ranks=ranks, scoring=how)
 
     steps = plan_steps(ctx, options, model, batches, losses)
     network = spread(model.transformer, ctx.ranks)
+    if training.recompute:
+        recompute(network)
     last = train(
         network,
         partial(losses, network, ranks=ctx.ranks),
