@@ -16,9 +16,9 @@ import pytest
 from norma.pipeline.recipe import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "objectives.yaml"
-STAGES = ("generative", "masked", "next-sentence", "alternating", "infilling")
+STAGES = ("generative", "masked", "next-sentence", "alternating", "infilling", "spans", "denoising", "given")
 STEPS = 24
-KILLED_AFTER = dict(zip(STAGES, (3, 7, 11, 16, 20), strict=True))  # rows of metrics.jsonl
+KILLED_AFTER = dict(zip(STAGES, (3, 7, 11, 16, 20, 5, 9, 14), strict=True))  # rows of metrics.jsonl
 SETTINGS = [f"{stage}.steps={STEPS}" for stage in STAGES] + [f"{stage}.train.checkpoint_seconds=0.01" for stage in STAGES]
 SETTINGS += [f"{stage}.micro_batch=6" for stage in STAGES]  # accumulation, in parts that do not divide the batch
 
@@ -38,7 +38,7 @@ def finish(output: Path) -> str:
 def test_the_recipe_names_every_objective() -> None:
     nodes = load_recipe(RECIPE).nodes
     named = {part["objective"] for stage in STAGES for part in nodes[stage].options.resolved()["mix"]}
-    assert named == {"generative", "masked", "next-sentence", "masked-next", "infilling"}
+    assert named == {"generative", "masked", "next-sentence", "masked-next", "infilling", "spans", "denoising", "given"}
 
 
 @pytest.mark.slow

@@ -48,7 +48,9 @@ class Toy:
             ids[hidden] = 2
         positions = np.broadcast_to(np.arange(24), ids.shape).copy()
         source = np.stack([random.integers(3, 40, 16) for random in made]) if self.source else None
-        return Examples(ids, targets, np.ones_like(ids), positions, causal=self.name == "generative", source=source)
+        read = None if source is None else np.ones_like(source)
+        causal = self.name == "generative"
+        return Examples(ids, targets, np.ones_like(ids), positions, causal=causal, source=source, source_documents=read)
 
 
 def orthogonal(matrix: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> torch.Tensor:

@@ -17,6 +17,7 @@ from norma.text.words import SPECIAL, WORD
 from norma.train.examples import Examples, examples_loss
 from norma.train.scoring import Group, answer_logprobs, split_groups
 from norma.train.step import language_loss
+from norma.train.streams import Stream
 
 MASKING = Masking()  # 15%, 80/10/10
 
@@ -66,6 +67,17 @@ def masked_nats(
             ]
             ids, targets = (np.stack(arrays) for arrays in zip(*made, strict=True))
             examples = Examples(ids, targets, batch.documents, batch.positions, causal=False)
+            nats += examples_loss(model.transformer, examples, dtype).nats
+            predicted += examples.predicted
+    return nats / max(1, predicted)
+
+
+def stream_nats(model: LanguageModel, stream: Stream, rows: int, *, dtype: torch.dtype = torch.float32) -> float:
+    """Nats a target of the first ``rows`` rows of an objective over held-out text. Comparable for equal tokens and objective only."""
+    nats, predicted = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, rows, 16):
+            examples = stream.rows(np.arange(start, min(start + 16, rows)), 0)
             nats += examples_loss(model.transformer, examples, dtype).nats
             predicted += examples.predicted
     return nats / max(1, predicted)

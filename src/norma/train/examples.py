@@ -37,6 +37,7 @@ class Examples:
         segments: 0 or 1, the part of a pair (BERT).
         labels: (B,) of a pair: 0, B follows A.
         source: (B, S) what an encoder reads, in front of a decoder.
+        source_documents: (B, S) as ``documents``, numbered alike: a decoder's document looks at its own source.
     """
 
     ids: Ints
@@ -47,6 +48,7 @@ class Examples:
     segments: Ints | None = None
     labels: Ints | None = None
     source: Ints | None = None
+    source_documents: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,12 +61,14 @@ class Examples:
     @property
     def tokens(self) -> int:
         """How many tokens are read, padding not counted."""
-        return int((self.documents > 0).sum()) + (0 if self.source is None else self.source.size)
+        return int((self.documents > 0).sum()) + (0 if self.source_documents is None else int((self.source_documents > 0).sum()))
 
     def blank(self) -> Examples:
         """The same rows with nothing to predict."""
         labels = None if self.labels is None else np.full_like(self.labels, IGNORE)
-        return replace(self, targets=np.full_like(self.targets, IGNORE), documents=np.zeros_like(self.documents), labels=labels)
+        read = None if self.source_documents is None else np.zeros_like(self.source_documents)
+        targets, documents = np.full_like(self.targets, IGNORE), np.zeros_like(self.documents)
+        return replace(self, targets=targets, documents=documents, labels=labels, source_documents=read)
 
     def part(self, start: int, end: int) -> Examples:
         """Some of the rows."""
@@ -107,15 +111,24 @@ class Loss(NamedTuple):
     text_bytes: int
 
 
+def within(documents_BT: Tensor) -> Tensor:
+    """(B, T) the position of each token in its document."""
+    T = documents_BT.shape[1]
+    places = torch.arange(T).expand_as(documents_BT)
+    first = torch.ones_like(documents_BT, dtype=torch.bool)
+    first[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
+    return places - torch.where(first, places, 0).cummax(dim=1).values
+
+
 def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype, scoring: Scoring = PLAIN) -> Loss:
     """What the model makes of examples. Only what is read from the left costs bits of text: a masked token is seen from both sides."""
     ids, positions = torch.from_numpy(examples.ids), torch.from_numpy(examples.positions)
     segments = None if examples.segments is None else torch.from_numpy(examples.segments)
     mask = Mask(causal=examples.causal, documents=torch.from_numpy(examples.documents))
     memory = None
-    if examples.source is not None:  # nothing in it is padding: objectives fill it to its end
-        memory = model.encode(torch.from_numpy(examples.source), dtype=dtype)
-        mask = Mask(causal=True, padding=torch.from_numpy(examples.documents > 0))
+    if examples.source is not None and examples.source_documents is not None:
+        documents = torch.from_numpy(examples.source_documents)
+        memory = model.encode(torch.from_numpy(examples.source), Mask(documents=documents), within(documents), dtype=dtype)
     hidden = model.hidden(ids, mask, positions, dtype=dtype, segments_BT=segments, memory=memory)
     targets = torch.from_numpy(examples.targets).flatten()
     places = (targets != IGNORE).nonzero().squeeze(1)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from norma.train.pretraining import Pretraining
     from norma.train.streams import Stream
 
-Objective = Literal["generative", "masked", "masked-next", "next-sentence", "sentence-order", "infilling"]
+Objective = Literal[
+    "generative", "masked", "masked-next", "next-sentence", "sentence-order", "infilling", "spans", "denoising", "given"
+]
+TWO_STACKS = ("spans", "denoising", "given")
 
 
 class MaskOptions(BaseModel):
@@ -35,19 +38,31 @@ class MaskOptions(BaseModel):
     unit: Literal["token", "word", "span"] = Field("token", description="token, word (Chinese words too), or span (runs of words).")
 
 
+class SpanOptions(BaseModel):
+    """What objectives of two stacks hide."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate: float | None = Field(None, gt=0, lt=1, description="Share of the tokens; by default 0.15 of spans, 0.3 of denoising.")
+    mean: float = Field(3.0, ge=1, description="Mean length of a span in tokens.")
+    shuffled: bool = Field(True, description="Whether denoising puts sentences into another order.")
+
+
 class MixOptions(BaseModel):
     """One objective over one corpus."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shards: InputRef = Field("tokens/train", description="Token shards: a folder of a tokens stage.")
+    shards: InputRef = Field("tokens/train", description="Token shards: a folder of a tokens stage; of given pairs a .jsonl file.")
     objective: Objective = Field(
         "generative",
         description="generative; masked (BERT); masked-next (masked, read off the place before: alternates with generative on one head);"
-        " next-sentence or sentence-order (pairs, with masked); infilling.",
+        " next-sentence or sentence-order (pairs, with masked); infilling; with two stacks: spans (T5), denoising (BART), or given pairs"
+        " (rows with source and target, or conversations).",
     )
     weight: float = Field(1.0, gt=0, description="How often its rows come, beside the other weights.")
     mask: MaskOptions = Field(default_factory=MaskOptions, description="What masked objectives hide.")
+    spans: SpanOptions = Field(default_factory=SpanOptions, description="What spans and denoising hide.")
     infilled: float = Field(0.5, gt=0, le=1, description="Share of the rows whose middle is moved to the end (infilling).")
 
 
@@ -74,6 +89,13 @@ def pretraining(
     return Pretraining(streams, [part.weight for part in mix], size=size, length=length, seed=ctx.seed, turns=turns)
 
 
+def held_out(ctx: Context[Any], mix: Sequence[MixOptions], tokenizer: Tokenizer, config: ModelConfig, *, length: int) -> list[Stream]:
+    """The streams of a mix over the validation side of their text, where there is one."""
+    sides = [part.model_copy(update={"shards": part.shards.replace("train", "validation")}) for part in mix]
+    there = [part for part in sides if part.shards.endswith(("validation", "validation.jsonl")) and ctx.path(part.shards).exists()]
+    return [_stream(ctx, part, i, tokenizer, config, length, steps=1) for i, part in enumerate(there)]
+
+
 def _stream(
     ctx: Context[Any], part: MixOptions, number: int, tokenizer: Tokenizer, config: ModelConfig, length: int, steps: int
 ) -> Stream:
@@ -83,8 +105,13 @@ def _stream(
     from norma.text.sequences import Sequences
     from norma.train.streams import Infilling, Masked, NextToken, Pairs
 
-    shards, seed = _shards(ctx, part, tokenizer), ctx.seed + 1000 * number
+    seed = ctx.seed + 1000 * number
     _fits(part.objective, config)
+    if part.objective == "given":
+        return _given(ctx, part, tokenizer, config, length, seed)
+    shards = _shards(ctx, part, tokenizer)
+    if part.objective in TWO_STACKS:
+        return _hidden(part, tokenizer, config, shards, length, seed)
     if part.objective == "generative":
         return NextToken(Sequences(shards, length=length, seed=seed))
     if part.objective == "infilling":
@@ -103,6 +130,43 @@ def _stream(
     return Pairs(shards, length, pair, tokens, masking, steps, seed, order, name=part.objective)
 
 
+def _given(ctx: Context[Any], part: MixOptions, tokenizer: Tokenizer, config: ModelConfig, length: int, seed: int) -> Stream:
+    from norma.train.seq2seq import GivenPairs
+
+    stream = GivenPairs.read(ctx.path(part.shards), tokenizer, length=length, start=_start(tokenizer, config), seed=seed)
+    ctx.progress.say(f"{len(stream)} pairs of texts; {stream.left_out} of more than {length} tokens, or empty, are left out")
+    return stream
+
+
+def _hidden(part: MixOptions, tokenizer: Tokenizer, config: ModelConfig, shards: Shards, length: int, seed: int) -> Stream:
+    from norma.objectives.denoising import Noise
+    from norma.objectives.spans import fitting
+    from norma.text.sequences import Sequences
+    from norma.train.seq2seq import Denoising, Spans
+
+    start, rate = _start(tokenizer, config), part.spans.rate
+    if part.objective == "denoising":
+        noise = Noise(0.3 if rate is None else rate, part.spans.mean, part.spans.shuffled)
+        mask = tokenizer.objective_tokens("masked")[0]
+        return Denoising(Sequences(shards, length=length, seed=seed), noise, mask, start, seed)
+    if tokenizer.eos_id is None:
+        raise NormaError("the tokenizer has no end token", mend="Train one with a tokenizer stage")
+    lengths = fitting(length, rate=0.15 if rate is None else rate, mean=part.spans.mean)
+    sentinels = tokenizer.objective_tokens("spans")
+    return Spans(Sequences(shards, length=lengths.raw, seed=seed), lengths, sentinels, start, tokenizer.eos_id, seed)
+
+
+def _start(tokenizer: Tokenizer, config: ModelConfig) -> int:
+    """The token that a decoder of this family begins with."""
+    from norma.nn.families import FAMILIES
+
+    ends = {"eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    found = ends[FAMILIES[config.family].start or "pad"]
+    if found is None:
+        raise NormaError(f"{config.family} begins with the end token, and the tokenizer has none", mend="Train one with a tokenizer stage")
+    return found
+
+
 def _shards(ctx: Context[Any], part: MixOptions, tokenizer: Tokenizer) -> Shards:
     from norma.text.shards import Shards
     from norma.text.tokenise import tokenizer_digest
@@ -119,6 +183,10 @@ def _fits(objective: Objective, config: ModelConfig) -> None:
     causal = objective in ("generative", "infilling", "masked-next")
     if causal and config.kind == "encoder":
         raise NormaError(f"'{objective}' needs a decoder, {config.family} is an encoder", mend="Use masked, or pairs of sentences")
+    if objective in TWO_STACKS:
+        if config.kind != "encoder-decoder":
+            raise NormaError(f"'{objective}' is for models of two stacks, {config.family} has one", mend="Take a preset such as t5 or bart")
+        return
     if config.kind == "encoder-decoder":
         raise NormaError(f"'{objective}' is for models of one stack, {config.family} has two", mend="Choose a decoder or an encoder")
     if objective in ("next-sentence", "sentence-order") and config.head != "pretraining":

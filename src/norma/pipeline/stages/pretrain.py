@@ -25,7 +25,7 @@ from norma.pipeline.stages._learning import (
     scoring,
     validation_texts,
 )
-from norma.pipeline.stages._mixing import MixOptions, pretraining
+from norma.pipeline.stages._mixing import MixOptions, held_out, pretraining
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -167,9 +167,14 @@ def _from_shards(ctx: Context[PretrainOptions], model: LanguageModel, dtype: tor
 
 
 def _score(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype) -> dict[str, float]:
-    """Bits per byte of what can write text; of an encoder, nats a masked token."""
-    from norma.evaluate.likelihood import bits_per_byte, masked_nats
+    """Bits per byte of what can write text; of an encoder, nats a masked token; of two stacks, nats a target of their objectives."""
+    from norma.evaluate.likelihood import bits_per_byte, masked_nats, stream_nats
 
+    if model.config.kind == "encoder-decoder":
+        options = ctx.options
+        streams = held_out(ctx, options.mix, model.tokenizer, model.config, length=options.sequence)
+        rows = max(16, options.validation_bytes // (4 * options.sequence))  # about four bytes a token
+        return {f"{stream.name}_nats": stream_nats(model, stream, min(rows, len(stream)), dtype=dtype) for stream in streams}
     texts = validation_texts(ctx.path(ctx.options.validation), ctx.options.validation_bytes)
     if model.config.kind == "encoder":
         return {"masked_nats": masked_nats(model, texts, length=ctx.options.sequence, dtype=dtype)}
