@@ -108,7 +108,7 @@ def _stream(
     seed = ctx.seed + 1000 * number
     _fits(part.objective, config)
     if part.objective == "given":
-        return _given(ctx, part, tokenizer, config, length, seed)
+        return _given(ctx, part, tokenizer, config, length, seed, told=steps > 1)
     shards = _shards(ctx, part, tokenizer)
     if part.objective in TWO_STACKS:
         return _hidden(part, tokenizer, config, shards, length, seed)
@@ -130,11 +130,14 @@ def _stream(
     return Pairs(shards, length, pair, tokens, masking, steps, seed, order, name=part.objective)
 
 
-def _given(ctx: Context[Any], part: MixOptions, tokenizer: Tokenizer, config: ModelConfig, length: int, seed: int) -> Stream:
+def _given(
+    ctx: Context[Any], part: MixOptions, tokenizer: Tokenizer, config: ModelConfig, length: int, seed: int, *, told: bool
+) -> Stream:
     from norma.train.seq2seq import GivenPairs
 
     stream = GivenPairs.read(ctx.path(part.shards), tokenizer, length=length, start=_start(tokenizer, config), seed=seed)
-    ctx.progress.say(f"{len(stream)} pairs of texts; {stream.left_out} of more than {length} tokens, or empty, are left out")
+    if told:
+        ctx.progress.say(f"{len(stream)} pairs of texts; {stream.left_out} of more than {length} tokens, or empty, are left out")
     return stream
 
 
