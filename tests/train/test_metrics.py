@@ -25,7 +25,7 @@ from norma.train.peak import matmul_peak
 
 def test_a_row_by_hand() -> None:
     numbers = {"loss": 2.0, "nats": 100 * math.log(2), "bytes": 50.0, "tokens": 600.0, "gradient_norm": 1.5}
-    row = make_row(7, numbers, seconds=0.5, eta=12.34, flops_per_token=1e6, peak_flops=2.4e9)
+    row = make_row(7, numbers, seconds=0.5, eta=12.34, flops_per_step=6e8, peak_flops=2.4e9)
     assert row == {
         "step": 7,
         "loss": 2.0,
@@ -34,18 +34,18 @@ def test_a_row_by_hand() -> None:
         "tokens": 600.0,
         "gradient_norm": 1.5,
         "tokens_per_s": 1200.0,
-        "peak_share": 0.5,  # 1200 tokens a second, a million operations each, of 2.4 billion
+        "peak_share": 0.5,  # 600 million operations in half a second, of 2.4 billion in one
         "seconds": 0.5,
         "eta": 12.3,
     }
-    bare = make_row(0, {"loss": 1.0, "nats": 5.0}, seconds=0.25, eta=0.0, flops_per_token=1e6, peak_flops=None)
+    bare = make_row(0, {"loss": 1.0, "nats": 5.0}, seconds=0.25, eta=0.0, flops_per_step=6e8, peak_flops=None)
     assert bare == {"step": 0, "loss": 1.0, "seconds": 0.25, "eta": 0.0}
     assert bits_per_byte(8 * math.log(2), 1) == pytest.approx(8)
 
 
 def test_rows_of_a_run(tmp_path: Path) -> None:
     said = Said()
-    last = run(model(), tmp_path, options_of(), said=said, flops_per_token=54.0, peak_flops=1e9)
+    last = run(model(), tmp_path, options_of(), said=said, flops_per_step=5400.0, peak_flops=1e9)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(
         set(r) == {"step", "loss", "tokens", "gradient_norm", "learning_rate", "tokens_per_s", "peak_share", "seconds", "eta"} for r in rows

@@ -10,6 +10,7 @@ import torch
 
 from norma.base.random import keyed
 from norma.lm import LanguageModel
+from norma.objectives.alternating import keep_first, masked_next_token
 from norma.objectives.masking import Masking, MaskTokens, mask_tokens
 from norma.objectives.policy_gradient import kl_estimate
 from norma.text.packing import Batches, Rows
@@ -48,7 +49,8 @@ def masked_nats(
 ) -> float:
     """Nats a masked token of the texts: what a masked language model does not know. Which tokens are masked depends on nothing else.
 
-    Not comparable across tokenizers, nor with :func:`bits_per_byte`: both sides of a token are seen.
+    Not comparable across tokenizers, nor with :func:`bits_per_byte`: both sides of a token are seen. Of a decoder, token t is read off
+    place t - 1 (see :mod:`norma.objectives.alternating`). A text's first token is never masked, so that both are asked the same.
     """
     tokenizer = model.tokenizer
     head = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
@@ -61,11 +63,14 @@ def masked_nats(
         for start in range(0, len(bins), batches.size):
             batch = batches.assemble(bins[start : start + batches.size])
             flags = np.where(np.isin(batch.ids, tokenizer.special_ids), SPECIAL, WORD).astype(np.uint8)
+            flags = keep_first(flags, batch.documents)
             made = [
                 mask_tokens(ids, documents, flag, tokens=tokens, masking=masking, random=keyed(0, start + b, use="masked nats"))
                 for b, (ids, documents, flag) in enumerate(zip(batch.ids, batch.documents, flags, strict=True))
             ]
             ids, targets = (np.stack(arrays) for arrays in zip(*made, strict=True))
+            if model.config.kind == "decoder":
+                targets = masked_next_token(targets, batch.documents)
             examples = Examples(ids, targets, batch.documents, batch.positions, causal=False)
             nats += examples_loss(model.transformer, examples, dtype).nats
             predicted += examples.predicted

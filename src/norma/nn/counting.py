@@ -128,7 +128,7 @@ def flops_per_token(config: ModelConfig, length: int) -> int:
     return (2 * total + length) // (2 * length)
 
 
-def flops_of_text(config: ModelConfig, length: int, source: int = 0) -> int:
+def flops_of_text(config: ModelConfig, length: int, source: int = 0, *, scored: int | None = None) -> int:
     """Floating-point operations of the matrix products, forward and backward, for one text of ``length`` tokens.
 
     Counted: 6 for every weight of every matrix that a token passes through, 2 of them forward (Kaplan et al., 2001.08361, 2.1), experts
@@ -140,8 +140,9 @@ def flops_of_text(config: ModelConfig, length: int, source: int = 0) -> int:
     Args:
         length: tokens of the text; of an encoder-decoder those of the target.
         source: tokens that the encoder of an encoder-decoder reads; other models have none.
+        scored: tokens that the head is asked about; by default all.
     """
-    total = 6 * (length * _per_token(config) + _per_text(config))
+    total = 6 * ((length if scored is None else scored) * _per_token(config) + _per_text(config))
     for stack in _stacks(config):
         tokens = source if stack == "encoder" and config.encoder_layers else length
         for layer in range(_depth(config, stack)):

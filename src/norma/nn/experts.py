@@ -4,7 +4,7 @@
                                    │                                │
                                    └── weight of each pair          └─→ expert's gate, up, down (grouped products) ─→ weighted sum
 
-    routing of the last call ─→ auxiliary_loss, z_loss: a training step adds both        ─→ balance_step: moves the bias of the choice
+    routing of the last call ─→ row_losses: a training step adds them    tally of a step's choices ─→ balance_step: moves the bias
 
 Sizes: B rows, T tokens of a row, N = B * T, E experts, K experts per token, W width, F inner features of an expert.
 """
@@ -63,6 +63,7 @@ class ExpertFeedForward(nn.Module):
         routing: the :class:`Routing` of the last call when it ran in training or with ``record`` set, else None. With activation
             checkpointing the losses reach the router only when it is not reentrant.
         balance: (E,) fp32, added to the probabilities for the choice alone (Wang et al., 2408.15664), or None.
+        tally: (E,) int64, choices of each expert in training since it was last set to None; kept where there is a balance.
     """
 
     balance: Tensor | None
@@ -79,6 +80,7 @@ class ExpertFeedForward(nn.Module):
         self.register_buffer("balance", torch.zeros(count) if self.experts.balance_bias else None)
         self.record = False
         self.routing: Routing | None = None
+        self.tally: Tensor | None = None
         self.working: dict[str, Tensor] = {}  # expert weights in the working type, see `norma.nn.layers.working_weights`
         for weight in (self.gate, self.up, self.down):
             if weight is not None:
@@ -129,6 +131,9 @@ class ExpertFeedForward(nn.Module):
         rows = scores.shape[0]
         real_N = torch.ones(scores.shape[:2], dtype=torch.bool, device=scores.device) if real is None else real
         self.routing = Routing(probabilities.flatten(0, 1), scores.flatten(0, 1), chosen.flatten(0, 1), real_N.flatten(), rows)
+        if self.balance is not None and self.training:
+            counts = routing_load(self.routing)
+            self.tally = counts if self.tally is None else self.tally + counts
 
     def work_in(self, dtype: torch.dtype | None) -> None:
         """Keep the experts' weights in ``dtype`` as well, until called with None."""
@@ -137,7 +142,7 @@ class ExpertFeedForward(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave out the last call's routing: its tensors belong to a graph that cannot be copied."""
-        return {**self.__dict__, "routing": None}
+        return {**self.__dict__, "routing": None, "tally": None}
 
     def extra_repr(self) -> str:
         return f"{self.experts.count} experts, {self.experts.per_token} per token, inner {self.up.shape[1]}, {self.activation}"
@@ -216,19 +221,52 @@ def pooled_auxiliary_loss(routings: Sequence[Routing], *, by_row: bool) -> Tenso
 def model_losses(model: nn.Module) -> tuple[Tensor, Tensor]:
     """The auxiliary losses of all sparse layers added up, and the z-losses, of the model's last call; zeros without sparse layers.
 
-    A training step adds ``experts.auxiliary_weight`` times the first and ``experts.z_weight`` times the second to its loss, after
-    each forward pass and before the next.
+    Over the whole call, as the papers have them; what training adds is :func:`row_losses`.
 
     Raises:
         ValueError: a sparse layer has no routing: the last call was neither in training nor with ``record``.
     """
+    noted = _routings(model)
+    if not noted:
+        return torch.zeros(()), torch.zeros(())
+    return torch.stack([auxiliary_loss(r) for r in noted]).sum(), torch.stack([z_loss(r) for r in noted]).sum()
+
+
+def row_losses(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """(B,) auxiliary loss of each row of the last call, and (B,) z-loss, the sparse layers added up.
+
+    A row by itself: a sum over rows does not depend on how they are cut into micro-batches or spread over ranks, as a product of means
+    over a whole call would. DeepSeek-V3 balances each sequence in the same way (2412.19437, eq. 17 to 20). Padding counts nothing. A
+    training step adds ``experts.auxiliary_weight`` times the first and ``experts.z_weight`` times the second, after each forward pass
+    and before the next.
+
+    Raises:
+        ValueError: as :func:`model_losses`, or there is no sparse layer.
+    """
+    noted = _routings(model)
+    if not noted:
+        raise ValueError("this model has no layer of experts")
+    found = [_by_row(routing) for routing in noted]
+    return torch.stack([a for a, _ in found]).sum(0), torch.stack([z for _, z in found]).sum(0)
+
+
+def _by_row(routing: Routing) -> tuple[Tensor, Tensor]:
+    B, E = routing.rows, routing.probabilities_NE.shape[1]
+    real = routing.real_N.view(B, -1, 1).float()
+    tokens_B = real.sum(dim=(1, 2)).clamp(min=1)
+    chosen = F.one_hot(routing.chosen_NK, E).sum(dim=1).view(B, -1, E)
+    f_BE = (chosen * real).sum(dim=1) / (tokens_B[:, None] * routing.chosen_NK.shape[1])
+    P_BE = (routing.probabilities_NE.view(B, -1, E) * real).sum(dim=1) / tokens_B[:, None]
+    squares = routing.scores_NE.logsumexp(dim=-1).square().view(B, -1, 1)
+    return E * (f_BE * P_BE).sum(dim=-1), (squares * real).sum(dim=(1, 2)) / tokens_B
+
+
+def _routings(model: nn.Module) -> list[Routing]:
     routings = [m.routing for m in model.modules() if isinstance(m, ExpertFeedForward)]
     noted = [r for r in routings if r is not None]
     if len(noted) < len(routings):
         raise ValueError("no routing was kept: call the model in training, or set `record` of its ExpertFeedForward modules")
-    if not noted:
-        return torch.zeros(()), torch.zeros(())
-    return torch.stack([auxiliary_loss(r) for r in noted]).sum(), torch.stack([z_loss(r) for r in noted]).sum()
+    return noted
 
 
 @torch.no_grad()

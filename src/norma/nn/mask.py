@@ -34,6 +34,13 @@ class Mask:
     trunk: Tensor | None = None
     padding: Tensor | None = None
 
+    @property
+    def real(self) -> Tensor | None:
+        """(B, T) bool, False at padding, whether that is said by ``padding`` or as document 0; None: all tokens are real."""
+        if self.documents is None:
+            return self.padding
+        return self.documents > 0 if self.padding is None else self.padding & (self.documents > 0)
+
     def allowed(self, positions_BT: Tensor, *, causal: bool, window: int = 0) -> Tensor:
         """(B, 1, T, T) bool, True where a query may look.
 

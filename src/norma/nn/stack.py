@@ -70,7 +70,7 @@ class Stack(nn.Module):
         states = None if memory is None else memory.states
         for i, block in enumerate(self.blocks):
             window = self.config.window(i)
-            x = block(x, seen[window], rotary[window], cache, states, memory_seen, watch, mask.padding)
+            x = block(x, seen[window], rotary[window], cache, states, memory_seen, watch, mask.real)
         if cache is not None:
             cache.length += T
         return x if self.norm is None else self.norm(x)

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from norma.nn import Mask, Transformer
+from norma.nn import Mask, ModelConfig, Transformer
+from norma.nn.counting import flops_of_text
+from norma.nn.experts import row_losses
 from norma.objectives.likelihood import cross_entropy
 from norma.text.packing import IGNORE
 
@@ -101,12 +103,14 @@ class Loss(NamedTuple):
         minimised: a sum over the targets: their nats, smoothed and with what z-loss adds.
         nats: the sum of -log p in nats over the targets, without gradient.
         pairs: the sum of -log p over the pairs' labels; None where there are none.
+        router: the sum over the rows of what experts' routers cost in training; None without experts.
         text_nats, text_bytes: nats of the targets that stand for text, and how many bytes of it; 0 where that says nothing.
     """
 
     minimised: Tensor
     nats: float
     pairs: Tensor | None
+    router: Tensor | None
     text_nats: float
     text_bytes: int
 
@@ -120,8 +124,42 @@ def within(documents_BT: Tensor) -> Tensor:
     return places - torch.where(first, places, 0).cummax(dim=1).values
 
 
+def examples_flops(config: ModelConfig, examples: Examples) -> int:
+    """Floating-point operations of a step on examples, forward and backward, as :func:`norma.nn.counting.flops_of_text` counts.
+
+    What is predicted goes through the head, all else through the blocks: of masked language modelling a seventh. Rows count as full.
+    """
+    rows, length = examples.ids.shape
+    source = 0 if examples.source is None else examples.source.shape[1]
+    whole, bare = (flops_of_text(config, length, source, scored=scored) for scored in (1, 0))
+    return int(rows * bare + examples.predicted * (whole - bare))
+
+
 def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype, scoring: Scoring = PLAIN) -> Loss:
     """What the model makes of examples. Only what is read from the left costs bits of text: a masked token is seen from both sides."""
+    minimised, nats, hidden = _read(model, examples, dtype, scoring)
+    pairs = None
+    if examples.labels is not None:
+        scores = model.next_sentence_scores(hidden).float()
+        pairs = F.cross_entropy(scores, torch.from_numpy(examples.labels), reduction="sum")
+    experts, router = model.config.experts, None
+    if experts is not None and model.training:
+        auxiliary, z = row_losses(model)
+        router = (experts.auxiliary_weight * auxiliary + experts.z_weight * z).sum()
+    if scoring.byte_lengths is None or not examples.causal or examples.source is not None:
+        return Loss(minimised, float(nats.sum()), pairs, router, 0.0, 0)
+    lengths = scoring.byte_lengths[examples.targets[examples.targets != IGNORE]]
+    return Loss(minimised, float(nats.sum()), pairs, router, float(nats[torch.from_numpy(lengths > 0)].sum()), int(lengths.sum()))
+
+
+def target_nats(model: Transformer, examples: Examples, dtype: torch.dtype) -> Tensor:
+    """-log p in nats of each target, (M,) fp32 without gradient, row by row."""
+    with torch.no_grad():
+        return _read(model, examples, dtype, PLAIN)[1]
+
+
+def _read(model: Transformer, examples: Examples, dtype: torch.dtype, scoring: Scoring) -> tuple[Tensor, Tensor, Tensor]:
+    """(what is minimised, the nats of each target, hidden states)."""
     ids, positions = torch.from_numpy(examples.ids), torch.from_numpy(examples.positions)
     segments = None if examples.segments is None else torch.from_numpy(examples.segments)
     mask = Mask(causal=examples.causal, documents=torch.from_numpy(examples.documents))
@@ -137,11 +175,4 @@ def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype, sc
     how: dict[str, Any] = {"bias": model.head_bias, "softcap": model.config.logit_softcap}
     how |= {"z_loss": scoring.z_loss, "smoothing": scoring.smoothing}
     minimised, nats = cross_entropy(features, model.head_weight(), targets[places], **how)
-    pairs = None
-    if examples.labels is not None:
-        scores = model.next_sentence_scores(hidden).float()
-        pairs = F.cross_entropy(scores, torch.from_numpy(examples.labels), reduction="sum")
-    if scoring.byte_lengths is None or not examples.causal or examples.source is not None:
-        return Loss(minimised, float(nats.sum()), pairs, 0.0, 0)
-    lengths = scoring.byte_lengths[examples.targets[examples.targets != IGNORE]]
-    return Loss(minimised, float(nats.sum()), pairs, float(nats[torch.from_numpy(lengths > 0)].sum()), int(lengths.sum()))
+    return minimised, nats, hidden

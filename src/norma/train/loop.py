@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from norma.base.progress import Progress
 from norma.base.ranks import ALONE, Ranks, total
 from norma.train.averaging import WeightAverage
+from norma.train.balance import balance, reset
 from norma.train.checkpoint import Checkpoints
 from norma.train.guard import Guard
 from norma.train.metrics import RunLog
@@ -47,7 +48,7 @@ def train(
     progress: Progress,
     state: dict[str, Any] | None = None,
     seed: int = 0,
-    flops_per_token: float | None = None,
+    flops_per_step: float | None = None,
     peak_flops: float | None = None,
     sample: Callable[[int], str] | None = None,
     name: str | None = None,
@@ -62,7 +63,7 @@ def train(
         folder: ``metrics.jsonl``, ``samples.jsonl`` and the checkpoints live here.
         state: JSON values that belong to the run (multipliers, ...); saved and restored with the weights.
         seed: of torch's random numbers within a step.
-        flops_per_token, peak_flops: with both, a row says what share of the machine's peak was reached (``norma.train.peak``).
+        flops_per_step, peak_flops: with both, a row says what share of the machine's peak was reached (``norma.train.peak``).
         sample: step -> text, asked for every ``options.sample_every`` steps, the model in evaluation mode.
         name: what the run is called in sinks (default: the folder's name).
         ranks: the processes that train together. ``losses`` gives this rank's part times their number, and numbers that add up over
@@ -90,7 +91,7 @@ def train(
     config = {**options.model_dump(exclude={"sinks"}), "steps": steps}
     sinks = open_sinks(options.sinks if ranks.first else [], folder, step, name=name or folder.name, config=config)
     peak_flops = peak_flops and peak_flops * ranks.count
-    written = RunLog(folder, steps, progress, sinks, flops_per_token=flops_per_token, peak_flops=peak_flops, silent=not ranks.first)
+    written = RunLog(folder, steps, progress, sinks, flops_per_step=flops_per_step, peak_flops=peak_flops, silent=not ranks.first)
     last = written.begin(step)
     if options.on_spike == "rollback":
         saved.save(step)  # there is always somewhere to go back to
@@ -119,6 +120,7 @@ def train(
                     for optimiser in optimisers:
                         optimiser.step()
                     agree(model, ranks)
+                    balance(model, ranks)
                     if average is not None:
                         average.update(model)
                     numbers["learning_rate"] = options.learning_rate * factor
@@ -168,6 +170,7 @@ def _gradient(model: nn.Module, losses: Losses, step: int, seed: int, clip: floa
     # The CPU's generator takes 32 bits of its seed: mixed, so that all of seed, step and rank count.
     mixed = (seed, step) if ranks.first else (seed, step, ranks.rank)
     torch.manual_seed(int(np.random.SeedSequence(mixed).generate_state(1)[0]))
+    reset(model)
     parts = []
     for loss, part in losses(step):
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here

@@ -5,7 +5,7 @@
     resume at step N  ─→ rows of step N and later are cut: no gap, no double row
 
 A row holds: step (from 0), what the objective gave (loss in nats a target, ...), gradient_norm, learning_rate (AdamW's),
-bits_per_byte where the objective gives nats and bytes, tokens_per_s, peak_share where the flops of a token are known, seconds of
+bits_per_byte where the objective gives nats and bytes, tokens_per_s, peak_share where the flops of a step are known, seconds of
 the step, eta in seconds. A step that was left out has "skipped": true and "why". What is not finite is null.
 """
 
@@ -33,7 +33,7 @@ def bits_per_byte(nats: float, count: float) -> float:
 
 
 def make_row(
-    step: int, numbers: Mapping[str, float], *, seconds: float, eta: float, flops_per_token: float | None, peak_flops: float | None
+    step: int, numbers: Mapping[str, float], *, seconds: float, eta: float, flops_per_step: float | None, peak_flops: float | None
 ) -> dict[str, Any]:
     """The row of a step that counted. ``nats`` and ``bytes``, sums over the step's targets, become ``bits_per_byte``."""
     row: dict[str, Any] = {"step": step, **numbers}
@@ -42,8 +42,8 @@ def make_row(
         row["bits_per_byte"] = bits_per_byte(nats, row["bytes"])
     if "tokens" in row:
         row["tokens_per_s"] = round(row["tokens"] / seconds, 1)
-        if flops_per_token and peak_flops:
-            row["peak_share"] = round(row["tokens_per_s"] * flops_per_token / peak_flops, 4)
+    if flops_per_step and peak_flops:
+        row["peak_share"] = round(flops_per_step / seconds / peak_flops, 4)
     return {**row, "seconds": round(seconds, 4), "eta": round(eta, 1)}
 
 
@@ -107,7 +107,7 @@ class RunLog:
         progress: Progress,
         sinks: list[Sink],
         *,
-        flops_per_token: float | None = None,
+        flops_per_step: float | None = None,
         peak_flops: float | None = None,
         silent: bool = False,
     ) -> None:
@@ -115,7 +115,7 @@ class RunLog:
         self.silent = silent
         self.metrics, self.samples = JsonLines(folder / "metrics.jsonl"), JsonLines(folder / "samples.jsonl")
         self.steps, self.progress, self.sinks = steps, progress, sinks
-        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
+        self.flops_per_step, self.peak_flops = flops_per_step, peak_flops
         self._spent = self._made = 0.0
         self._sent, self._done = -1, 0
 
@@ -131,7 +131,7 @@ class RunLog:
         """Write down a step that counted; returns its facts."""
         self._spent, self._made = self._spent + seconds, self._made + 1
         eta = self._spent / self._made * (self.steps - step - 1)
-        row = make_row(step, numbers, seconds=seconds, eta=eta, flops_per_token=self.flops_per_token, peak_flops=self.peak_flops)
+        row = make_row(step, numbers, seconds=seconds, eta=eta, flops_per_step=self.flops_per_step, peak_flops=self.peak_flops)
         self._put(row)
         self.progress.update(step + 1, self.steps, **{k: v for k, v in row.items() if k not in _HIDDEN})
         return facts(row)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from norma.base.ranks import ALONE, Ranks
-from norma.nn import Transformer
+from norma.nn import ModelConfig, Transformer
 from norma.text.mixture import Mixture
-from norma.train.examples import PLAIN, Examples, Scoring, examples_loss
+from norma.train.examples import PLAIN, Examples, Scoring, examples_flops, examples_loss
 from norma.train.streams import Stream
 
 Turns = Literal["row", "step"]
@@ -45,6 +45,12 @@ class Pretraining:
         """Steps after which every stream has been read once, the small ones more than once."""
         rows = max(len(stream) * sum(self.mixture.counts) / count for stream, count in zip(self.streams, self.mixture.counts, strict=True))
         return max(1, round(rows / self.size))
+
+    def flops_per_step(self, config: ModelConfig) -> float:
+        """Arithmetic of a step, forward and backward, told from the first rows of each stream."""
+        rows = np.arange(8)
+        found = [examples_flops(config, stream.rows(rows, 0)) / len(rows) for stream in self.streams]
+        return self.size * sum(f * n for f, n in zip(found, self.mixture.counts, strict=True)) / sum(self.mixture.counts)
 
     def parts(self, step: int, ranks: Ranks = ALONE) -> list[tuple[Stream, int, Examples, int]]:
         """(stream, its rows in the whole step, this rank's examples, the most that a rank has) for each stream with some in this step.
@@ -88,6 +94,9 @@ class Pretraining:
                 if found.pairs is not None:
                     loss = loss + share * found.pairs / rows
                     numbers[f"loss.{stream.name}.follows"] = float(found.pairs.detach()) / rows
+                if found.router is not None:
+                    loss = loss + found.router / self.size
+                    numbers["loss.router"] = float(found.router.detach()) / self.size
                 if found.text_bytes:
                     numbers |= {"nats": found.text_nats, "bytes": float(found.text_bytes)}
                 yield loss * ranks.count, {"loss": float(loss.detach()), **numbers}

@@ -54,4 +54,8 @@ def language_losses(
         numbers = {"loss": float(found.minimised.detach()) / targets, "tokens": float((part.documents > 0).sum())}
         if found.text_bytes:
             numbers |= {"nats": found.text_nats, "bytes": float(found.text_bytes)}
-        yield found.minimised / targets * ranks.count, numbers
+        loss = found.minimised / targets
+        if found.router is not None:
+            loss = loss + found.router / len(batch.ids)
+            numbers["loss.router"] = float(found.router.detach()) / len(batch.ids)
+        yield loss * ranks.count, numbers

@@ -30,12 +30,15 @@ def qwen3_moe(
     experts: int = 8,
     per_token: int = 2,
     expert_width: int | None = None,
+    normalise: bool = True,
+    auxiliary_weight: float = 0.001,
     tie_embeddings: bool = False,
     rope_theta: float = 10000.0,
 ) -> ModelConfig:
     """Qwen3-MoE (Yang et al., 2505.09388, section 2): Qwen3 with 128 experts of which 8 are active, none shared, in every layer.
 
-    The chosen experts' weights are made to sum to 1, and a load-balancing loss is added (weight 0.001 in the layout). An expert of
+    The chosen experts' weights are made to sum to 1 (``normalise``; with one expert a token they then say nothing, and the router does
+    not learn: Switch, 2101.03961, keeps the probability), and a load-balancing loss is added (weight 0.001 in the layout). An expert of
     ``expert_width`` inner features, by default such that the active ones together are as wide as a dense layer's (rounded down).
     """
     inner = feed_forward_width or layout.two_thirds(width)
@@ -53,7 +56,12 @@ def qwen3_moe(
         norm_eps=1e-6,
         rope_theta=rope_theta,
         experts=Experts(
-            experts, per_token, width=expert_width or max(1, inner // per_token), normalise=True, auxiliary_weight=0.001, z_weight=0.0
+            experts,
+            per_token,
+            width=expert_width or max(1, inner // per_token),
+            normalise=normalise,
+            auxiliary_weight=auxiliary_weight,
+            z_weight=0.0,
         ),
         **_STRUCTURE,
     )

@@ -21,6 +21,7 @@ KINDS: dict[str, str] = {
     "prompting": "norma.pipeline.stages.prompting:Prompting",
     "correction": "norma.pipeline.stages.correction:Correction",
     "reward": "norma.pipeline.stages.reward:Reward",
+    "score": "norma.pipeline.stages.score:Score",
     "evaluate": "norma.pipeline.stages.evaluate:Evaluate",
 }
 

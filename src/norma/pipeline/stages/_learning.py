@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from norma.lm import LanguageModel
-    from norma.nn import Transformer
+    from norma.nn import ModelConfig, Transformer
     from norma.text.packing import Rows
     from norma.text.tokenizer import Tokenizer
     from norma.train.examples import Scoring
@@ -40,11 +40,14 @@ class Source(BaseModel):
 
 
 class LengthOptions(StageOptions):
-    """How long to train: by epochs or steps, and never longer than a time on this machine."""
+    """How long to train: by epochs, steps or arithmetic, and never longer than a time on this machine."""
 
     epochs: float | None = Field(None, gt=0, description="Passes over the rows.")
     steps: int | None = Field(None, gt=0, description="Steps of the optimiser; goes before epochs.")
     minutes: float | None = Field(None, gt=0, description="Upper bound of the time; measured once at the start, then frozen in plan.json.")
+    flops: float | None = Field(
+        None, gt=0, description="Length as arithmetic, such as 1e14: forward and backward. Models that are compared get as much."
+    )
     batch: int = Field(32, ge=1, description="Sequences a step.")
     micro_batch: int = Field(16, ge=1, description="Sequences that are in memory at one time; does not change the gradient.")
 
@@ -157,8 +160,10 @@ def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, 
     ``losses`` is (model, step) → the parts of a step's loss.
     """
     asked = options.steps or (round(options.epochs * batches.steps_per_epoch) if options.epochs else None)
+    if asked is None and options.flops:
+        asked = max(1, round(options.flops / flops_per_step(batches, model.config)))
     if asked is None and options.minutes is None:
-        raise NormaError(f"stage '{ctx.name}' does not say how long to train", mend="Add epochs, steps or minutes")
+        raise NormaError(f"stage '{ctx.name}' does not say how long to train", mend="Add epochs, steps, flops or minutes")
 
     def measure() -> int:
         if options.minutes is None:
@@ -176,6 +181,15 @@ def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, 
         + (f"; {asked} were asked for, the time allows {steps}" if asked and steps < asked else "")
     )
     return steps
+
+
+def flops_per_step(work: Work, config: ModelConfig) -> float:
+    """Arithmetic of a step, forward and backward: as its objectives say, or of full rows of next tokens."""
+    from norma.train.pretraining import Pretraining
+
+    if isinstance(work, Pretraining):
+        return work.flops_per_step(config)
+    return float(work.size * work.length * config.flops_per_token(work.length))
 
 
 def _seconds_per_step(model: LanguageModel, losses: StepLosses) -> float:

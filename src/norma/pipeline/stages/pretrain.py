@@ -7,9 +7,9 @@ shards ─→ mix ──────────┴─→ losses(step) ─→ tr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
@@ -18,6 +18,7 @@ from norma.pipeline.stages._learning import (
     Source,
     StepLosses,
     Work,
+    flops_per_step,
     load_rows,
     plan_steps,
     prepare,
@@ -37,6 +38,21 @@ if TYPE_CHECKING:
     from norma.text.tokenizer import Tokenizer
 
 
+def _scalar(value: Any) -> Any:
+    """A number, true or false as written in a recipe, where only the preset knows what it takes."""
+    if isinstance(value, str):
+        for kind in (int, float):
+            try:
+                return kind(value)
+            except ValueError:
+                continue
+        return {"true": True, "false": False}.get(value, value)
+    return value
+
+
+Setting = Annotated[bool | int | float | str | None, BeforeValidator(_scalar)]
+
+
 class ModelOptions(BaseModel):
     """The shape of a new model."""
 
@@ -48,7 +64,8 @@ class ModelOptions(BaseModel):
     head_size: int = Field(64, ge=8, description="Features of one attention head.")
     max_positions: int = Field(512, ge=32, description="Longest sequence in tokens.")
     head: Literal["lm", "pretraining"] = Field("lm", description="lm: scores of tokens; pretraining: those and of pairs (bert).")
-    settings: dict[str, Any] = Field(default_factory=dict, description="Other arguments of the preset, such as kv_heads or experts.")
+    dropout: float | None = Field(None, ge=0, lt=1, description="Share of activations that are dropped; by default the preset's.")
+    settings: dict[str, Setting] = Field(default_factory=dict, description="Other arguments of the preset, such as kv_heads or experts.")
 
 
 class PretrainOptions(LengthOptions):
@@ -95,6 +112,7 @@ class Pretrain(Stage[PretrainOptions]):
         steps = plan_steps(ctx, options, model, work, losses)
         if options.mix:  # now that the length is known, what changes over the training can
             work, losses = _from_shards(ctx, model, dtype, steps=steps)
+        arithmetic = flops_per_step(work, config)
         network = spread(model.transformer, ctx.ranks)
         if options.train.recompute:
             recompute(network)
@@ -108,8 +126,7 @@ class Pretrain(Stage[PretrainOptions]):
             seed=ctx.seed,
             name=ctx.name,
             ranks=ctx.ranks,
-            # Of two stacks the count is for a token read and a token written; a step counts both.
-            flops_per_token=config.flops_per_token(options.sequence) / (2 if config.kind == "encoder-decoder" else 1),
+            flops_per_step=arithmetic,
             peak_flops=ctx.plan.choose("peak_flops", partial(matmul_peak, dtype)),
         )
         collect(network, model.transformer, ctx.ranks)
@@ -118,12 +135,14 @@ class Pretrain(Stage[PretrainOptions]):
         after = score()
         for name, value in after.items():
             ctx.progress.say(f"{name.replace('_', ' ')} on validation text: {before[name]:.3f} before, {value:.3f} after")
-        save_model(ctx, model)
+        save_model(ctx, model, steps=steps, flops=steps * arithmetic)
         scores = {name: {"before": before[name], "after": value} for name, value in after.items()}
         return {"model": True, "parameters": config.parameters(), "steps": steps, "loss": last.get("loss"), **scores}
 
 
 def _new_model(ctx: Context[PretrainOptions], tokenizer: Tokenizer) -> LanguageModel:
+    from dataclasses import replace
+
     import torch
 
     from norma.lm import LanguageModel
@@ -133,7 +152,8 @@ def _new_model(ctx: Context[PretrainOptions], tokenizer: Tokenizer) -> LanguageM
     sizes = {"width": shape.width, "layers": shape.layers, "head_size": shape.head_size, "max_positions": shape.max_positions}
     config = preset(shape.preset, vocab_size=len(tokenizer), **sizes, **shape.settings)
     config = config if shape.head == config.head else with_head(config, shape.head)
-    return LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(ctx.seed)), tokenizer, name=ctx.name)
+    config = config if shape.dropout is None else replace(config, dropout=shape.dropout)
+    return LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(ctx.seed)).eval(), tokenizer, name=ctx.name)
 
 
 def _from_rows(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype) -> tuple[Work, StepLosses]:
