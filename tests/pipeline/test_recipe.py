@@ -127,7 +127,7 @@ def test_any_override_text_is_read_or_refused_in_one_line(project: Any, text: st
 
 def test_settings_of_a_preset_are_numbers_again() -> None:
     """A recipe's values are text until an option says what they are; of a preset's settings only the preset knows."""
-    from norma.pipeline.stages.pretrain import ModelOptions
+    from norma.pipeline.stages._dialling import ModelOptions
 
     given = {"experts": "4", "normalise": "false", "rope_theta": "1e4", "activation": "silu", "window": None, "tie": True}
     found = ModelOptions(settings=given).settings

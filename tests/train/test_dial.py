@@ -38,7 +38,7 @@ def test_a_size_by_hand() -> None:
 def test_a_small_corpus_is_not_read_for_ever() -> None:
     found = dial(LLAMA, 10_000_000, sequence=256, corpus_tokens=1_000_000)
     assert found.bounded and found.epochs == pytest.approx(4.0, rel=0.02)
-    assert "at most 4 passes" in " ".join(why for _, _, why in found.table())
+    assert "at most 4 passes" in " ".join(why for _, _, why in found.table(60.0))
     assert not dial(LLAMA, 10_000_000, sequence=256, corpus_tokens=10**9).bounded
 
 

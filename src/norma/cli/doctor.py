@@ -13,6 +13,9 @@ def doctor(
     model: Annotated[
         str | None, typer.Option("--model", help="A published model (gpt2-medium, llama-7b), or a family (gpt2) for all its sizes.")
     ] = None,
+    dial: Annotated[str | None, typer.Option("--size", help="Say what a size (3M) would set, and how long it takes here.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Say what a time (10min) allows here.")] = None,
+    vocabulary: Annotated[int, typer.Option(min=256, help="With --size or --budget: tokens of the vocabulary.")] = 8192,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Say what this machine has, what Norma makes of it, and why. With --model: what a model is made of, and whether it fits."""
@@ -23,12 +26,32 @@ def doctor(
     if model is not None:
         _model(model, as_json)
         return
+    if dial is not None or budget is not None:
+        _dial(dial, budget, vocabulary, as_json)
+        return
     facts = describe()
     if as_json:
         print(json.dumps([fact.row() for fact in facts], indent=2, ensure_ascii=False))
         return
     rows = [(fact.name, fact.found, fact.chosen, fact.why) for fact in facts]
     _table("What this machine has, and what Norma makes of it", ("", "found", "chosen", "because"), rows)
+
+
+def _dial(size: str | None, budget: str | None, vocabulary: int, as_json: bool) -> None:
+    """What the dial of a pretrain stage would set for a llama."""
+    from norma.base.platform import working_dtype
+    from norma.train.calibrate import micro_batch, turn
+    from norma.train.dial import maker
+
+    make, dtype = maker("llama", vocab_size=vocabulary, max_positions=512, settings={}), working_dtype()
+    found, seconds = turn(make, size=size, budget=budget, sequence=256, corpus_tokens=None, dtype=dtype)
+    rows = micro_batch(make(found.width, found.layers, found.head_size), 256, found.batch, dtype)
+    if as_json:
+        print(json.dumps({**found.row(), "seconds": seconds, "micro_batch": rows}, indent=2))
+        return
+    why = "rows in memory at one time: half of what is free holds them; more are no faster"
+    lines = [*found.table(seconds), ("micro-batch", str(rows), why)]
+    _table(f"llama, {size or budget}, vocabulary of {vocabulary:,}", ("", "is", "because"), lines)
 
 
 def _model(name: str, as_json: bool) -> None:

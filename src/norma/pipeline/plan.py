@@ -37,5 +37,10 @@ class Plan:
             self.ranks.tell(value)
         return value
 
+    def change(self, key: str, value: Any) -> None:
+        """Choose anew, where the first choice turned out impossible (too little memory); on the disk before it is used."""
+        write_json(self.path, {**self._values, key: value})
+        self._values = read_json(self.path)
+
     def __contains__(self, key: str) -> bool:
         return key in self._values

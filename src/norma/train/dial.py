@@ -5,7 +5,8 @@
 
 N is the number of weights without embeddings, which the rules count by; ``size`` is all of them, as a model's name has it.
 
-    learning rate  0.0047 (N / 108M)^(-1/3), halved          Porian et al., 2406.19146, section 3.4 as used for the OLMo ladder,
+    learning rate  0.0047 (N / 108M)^(-1/3), halved          Porian et al., 2406.19146, section 3.4, as in the OLMo ladder, where wsd
+                                                             takes half of what cosine does, Muon in AdamW's units too;
     batch          160 x 2048 (N / 108M)^(2/3) tokens        Bhagia et al., 2412.04403, section 2.1
     warm-up        N tokens
     length         20 N tokens                               Hoffmann et al., 2203.15556, section 3; at most 4 epochs,
@@ -66,10 +67,11 @@ class Dialled:
         """As JSON."""
         return asdict(self)
 
-    def table(self) -> list[tuple[str, str, str]]:
-        """(what, value, why) lines."""
+    def table(self, seconds: float) -> list[tuple[str, str, str]]:
+        """(what, value, why) lines; ``seconds`` is what the training will take on this machine."""
         epochs = "" if self.epochs is None else f"{self.epochs:.2g} epochs"
-        why = f"at most {EPOCHS:.0f} passes over this corpus" if self.bounded else f"{TOKENS_PER_WEIGHT} a weight (2203.15556)"
+        why = f"{self.tokens / self.weights:.3g} a weight; {TOKENS_PER_WEIGHT} is best for the arithmetic (2203.15556)"
+        why = f"at most {EPOCHS:.0f} passes over this corpus" if self.bounded else why
         return [
             ("layers x width", f"{self.layers} x {self.width}", f"width about {ASPECT} x layers (nanochat)"),
             ("heads", f"{self.width // self.head_size} of {self.head_size}", "few, large ones are fastest"),
@@ -80,7 +82,14 @@ class Dialled:
             ("warm-up", f"{self.warmup} steps", "N tokens (2412.04403)"),
             ("learning rate", f"{self.learning_rate:.2g}", "0.0047 (N / 108M)^(-1/3) / 2 (2412.04403)"),
             ("arithmetic", f"{self.flops:.3g} FLOP", "matrix products, forward and backward"),
+            ("time", _words(seconds), f"planned on this machine: {self.flops / seconds / 1e9:,.0f} GFLOP/s in a short calibration"),
         ]
+
+
+def _words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def parse_size(text: str) -> int:
@@ -135,7 +144,7 @@ def head_size(width: int) -> int:
 
 
 def shape(make: Make, parameters: int) -> tuple[int, int]:
-    """(width, layers) of about so many weights: of the shapes within 5% the one whose width is nearest 64 x layers.
+    """(width, layers) of about so many weights: of the shapes within 5% the one whose width is nearest 64 x layers, else the next smaller.
 
     Raises NormaError where not even the smallest shape is small enough.
     """
@@ -143,14 +152,13 @@ def shape(make: Make, parameters: int) -> tuple[int, int]:
     for layers in range(1, DEEPEST + 1):
         width = _width(make, layers, parameters)
         for candidate in (width, width + STEP):
-            if candidate:
-                off = abs(_count(make, candidate, layers) / parameters - 1)
-                found.append((max(0.0, off - 0.05), abs(math.log(candidate / (ASPECT * layers))), candidate, layers))
-    off, _, width, layers = min(found)
-    if off > 0.05 and _count(make, width, layers) > parameters:
+            if candidate and (ratio := _count(make, candidate, layers) / parameters) <= 1.05:
+                found.append((max(0.0, 0.95 - ratio), abs(math.log(candidate / (ASPECT * layers))), candidate, layers))
+    if not found:
         smallest = _count(make, STEP, 1)
         mend = f"Take a smaller vocabulary, or at least {smallest / 1e6:.2g}M"
         raise NormaError(f"a model of {parameters:,} weights is too small for this vocabulary", mend=mend)
+    _, _, width, layers = min(found)
     return width, layers
 
 
@@ -208,7 +216,7 @@ def dial(make: Make, parameters: int, *, sequence: int, corpus_tokens: int | Non
 
 
 def dial_budget(make: Make, flops: float, *, sequence: int, corpus_tokens: int | None = None) -> Dialled:
-    """The largest model whose training costs no more than ``flops``; the smallest one, trained shorter, where none does."""
+    """The largest model whose training costs at most ``flops``, the rest spent on more steps; else the smallest, trained shorter."""
 
     def at(parameters: float) -> Dialled:
         return dial(make, round(parameters), sequence=sequence, corpus_tokens=corpus_tokens)
@@ -216,21 +224,23 @@ def dial_budget(make: Make, flops: float, *, sequence: int, corpus_tokens: int |
     low = 1.06 * _count(make, STEP, 1)  # within reach of some shape
     best = at(low)
     if best.flops > flops:
-        return shortened(best, flops / best.flops)
+        return lasting(best, flops / best.flops)
     high = 2 * low
     while (longer := at(high)).flops <= flops and high < 1e13:
         low, best, high = high, longer, 2 * high
     while high / low > 1.02:
         middle = math.sqrt(low * high)
-        if (tried := at(middle)).flops <= flops:
+        tried = at(middle)
+        if tried.flops <= flops:
             low, best = middle, tried
         else:
             high = middle
-    return best
+    most = math.inf if corpus_tokens is None else EPOCHS * corpus_tokens / best.tokens
+    return lasting(best, max(1.0, min(flops / best.flops, most)))
 
 
-def shortened(whole: Dialled, share: float) -> Dialled:
-    """The same model trained for a share of the steps."""
+def lasting(whole: Dialled, share: float) -> Dialled:
+    """The same model trained for ``share`` times the steps."""
     steps = max(1, int(whole.steps * share))
     values = {**whole.row(), "steps": steps, "tokens": steps * whole.batch * whole.sequence, "flops": whole.flops * steps / whole.steps}
     values |= {"warmup": min(whole.warmup, max(1, steps // 10)), "epochs": whole.epochs and whole.epochs * steps / whole.steps}

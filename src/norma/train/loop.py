@@ -22,10 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from norma.base.errors import NormaError
 from norma.base.progress import Progress
 from norma.base.ranks import ALONE, Ranks, total
 from norma.train.averaging import WeightAverage
 from norma.train.balance import balance, reset
+from norma.train.calibrate import out_of_memory
 from norma.train.checkpoint import Checkpoints
 from norma.train.guard import Guard
 from norma.train.metrics import RunLog
@@ -53,6 +55,7 @@ def train(
     sample: Callable[[int], str] | None = None,
     name: str | None = None,
     ranks: Ranks = ALONE,
+    shrink: Callable[[], str | None] | None = None,
 ) -> dict[str, float]:
     """Run steps 0 to ``steps`` - 1, or what is left of them after a kill; returns the numbers of the last step that counted.
 
@@ -68,6 +71,8 @@ def train(
         name: what the run is called in sinks (default: the folder's name).
         ranks: the processes that train together. ``losses`` gives this rank's part times their number, and numbers that add up over
             them; the first writes rows, and ``sample`` is asked for only when it is alone.
+        shrink: called when memory did not suffice for a step: makes ``losses`` take less at one time and says what it did, or None
+            when there is nothing left to do. The step is then done again. Several ranks stop instead: the others would wait.
 
     Raises:
         NormaError: naming the step, when the loss or the gradient is not finite or leaps and the options say stop; on a full disk.
@@ -112,7 +117,7 @@ def train(
                     step, steps=steps, warmup=options.warmup, kind=options.schedule, decay_share=options.decay_share, floor=options.floor
                 )
                 set_learning_rate(optimisers, factor)
-                numbers = _gradient(model, losses, step, seed, options.clip, ranks)
+                numbers = _within_memory(model, losses, step, seed, options.clip, ranks, shrink, progress)
                 loss, norm = numbers.get("loss"), numbers["gradient_norm"]
                 why = guard.judge(loss, norm)
                 if why is None:
@@ -163,6 +168,32 @@ def train(
     model.eval()
     state["seconds"] = time.monotonic() - began
     return last
+
+
+def _within_memory(
+    model: nn.Module,
+    losses: Losses,
+    step: int,
+    seed: int,
+    clip: float,
+    ranks: Ranks,
+    shrink: Callable[[], str | None] | None,
+    progress: Progress,
+) -> dict[str, float]:
+    """:func:`_gradient`, again with less at one time where memory does not suffice."""
+    while True:
+        try:
+            return _gradient(model, losses, step, seed, clip, ranks)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            done = shrink() if shrink is not None and ranks.count == 1 else None
+            if done is None:
+                mend = "Make sequence or the model smaller, or say train.recompute: true"
+                raise NormaError(f"step {step}: memory does not suffice ({str(error).splitlines()[0][:120]})", mend=mend) from None
+        # Outside the handler: the error holds the frames, and they the tensors.
+        model.zero_grad(set_to_none=True)
+        progress.say(f"step {step}: out of memory; {done}")
 
 
 def _gradient(model: nn.Module, losses: Losses, step: int, seed: int, clip: float, ranks: Ranks) -> dict[str, float]:

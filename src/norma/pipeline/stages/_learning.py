@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from norma.nn import ModelConfig, Transformer
     from norma.text.packing import Rows
     from norma.text.tokenizer import Tokenizer
+    from norma.train.calibrate import MicroBatch
     from norma.train.examples import Scoring
     from norma.train.options import TrainOptions
 
@@ -49,7 +50,9 @@ class LengthOptions(StageOptions):
         None, gt=0, description="Length as arithmetic, such as 1e14: forward and backward. Models that are compared get as much."
     )
     batch: int = Field(32, ge=1, description="Sequences a step.")
-    micro_batch: int = Field(16, ge=1, description="Sequences that are in memory at one time; does not change the gradient.")
+    micro_batch: int | None = Field(
+        None, ge=1, description="Sequences that are in memory at one time, up to 16 as they fit by default; does not change the gradient."
+    )
 
 
 def prepare(ctx: Context[Any]) -> torch.dtype:
@@ -154,7 +157,29 @@ class StepLosses(Protocol):
     def __call__(self, network: Transformer, step: int, ranks: Ranks = ...) -> Iterator[tuple[Tensor, dict[str, float]]]: ...
 
 
-def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, batches: Work, losses: StepLosses) -> int:
+def plan_micro(ctx: Context[Any], options: LengthOptions, config: ModelConfig, length: int, dtype: torch.dtype) -> MicroBatch:
+    """Rows that are in memory at one time: what the recipe says, else by measurement, once."""
+    from norma.train.calibrate import MicroBatch, micro_batch
+
+    measured = ctx.plan.choose("micro_batch", lambda: options.micro_batch or micro_batch(config, length, options.batch, dtype))
+    return MicroBatch(min(measured, options.batch))
+
+
+def shrinking(ctx: Context[Any], micro: MicroBatch) -> Callable[[], str | None]:
+    """What the training loop calls when memory does not suffice: half as many rows, from now on and after a resume."""
+
+    def shrink() -> str | None:
+        if not micro.halve():
+            return None
+        ctx.plan.change("micro_batch", micro.rows)
+        return f"micro-batches of {micro.rows} from here on"
+
+    return shrink
+
+
+def plan_steps(
+    ctx: Context[Any], options: LengthOptions, model: LanguageModel, batches: Work, losses: StepLosses, micro: MicroBatch
+) -> int:
     """The number of steps, chosen once: what the recipe asks for, or what fits into ``minutes`` on this machine if that is less.
 
     ``losses`` is (model, step) → the parts of a step's loss.
@@ -176,7 +201,7 @@ def plan_steps(ctx: Context[Any], options: LengthOptions, model: LanguageModel, 
     tokens = batches.size * batches.length
     ctx.progress.say(
         f"{steps} steps of {batches.size} sequences x {batches.length} tokens = {steps * tokens / 1e6:.2f} M tokens"
-        f" ({steps / batches.steps_per_epoch:.2f} epochs, micro-batches of {min(options.micro_batch, options.batch)},"
+        f" ({steps / batches.steps_per_epoch:.2f} epochs, micro-batches of {micro.rows},"
         f" {ctx.ranks.count if ctx.ranks.count > 1 else 'one'} process{'es' if ctx.ranks.count > 1 else ''})"
         + (f"; {asked} were asked for, the time allows {steps}" if asked and steps < asked else "")
     )

@@ -7,27 +7,28 @@ shards ─→ mix ──────────┴─→ losses(step) ─→ tr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
+from norma.pipeline.stages._dialling import DialOptions, dialled
 from norma.pipeline.stages._learning import (
-    LengthOptions,
     Source,
     StepLosses,
     Work,
     flops_per_step,
     load_rows,
+    plan_micro,
     plan_steps,
     prepare,
     save_model,
     scoring,
+    shrinking,
     validation_texts,
 )
 from norma.pipeline.stages._mixing import MixOptions, held_out, pretraining
-from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
     import torch
@@ -36,39 +37,10 @@ if TYPE_CHECKING:
     from norma.lm import LanguageModel
     from norma.nn import Transformer
     from norma.text.tokenizer import Tokenizer
+    from norma.train.calibrate import MicroBatch
 
 
-def _scalar(value: Any) -> Any:
-    """A number, true or false as written in a recipe, where only the preset knows what it takes."""
-    if isinstance(value, str):
-        for kind in (int, float):
-            try:
-                return kind(value)
-            except ValueError:
-                continue
-        return {"true": True, "false": False}.get(value, value)
-    return value
-
-
-Setting = Annotated[bool | int | float | str | None, BeforeValidator(_scalar)]
-
-
-class ModelOptions(BaseModel):
-    """The shape of a new model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    preset: str = Field("llama", description="Family: the layout the model is written in.")
-    width: int = Field(256, ge=32, description="Features of a token.")
-    layers: int = Field(6, ge=1, description="Blocks.")
-    head_size: int = Field(64, ge=8, description="Features of one attention head.")
-    max_positions: int = Field(512, ge=32, description="Longest sequence in tokens.")
-    head: Literal["lm", "pretraining"] = Field("lm", description="lm: scores of tokens; pretraining: those and of pairs (bert).")
-    dropout: float | None = Field(None, ge=0, lt=1, description="Share of activations that are dropped; by default the preset's.")
-    settings: dict[str, Setting] = Field(default_factory=dict, description="Other arguments of the preset, such as kv_heads or experts.")
-
-
-class PretrainOptions(LengthOptions):
+class PretrainOptions(DialOptions):
     """Options of a ``pretrain`` stage."""
 
     tokenizer: InputRef = Field("tokenizer", description="The tokenizer stage.")
@@ -77,15 +49,15 @@ class PretrainOptions(LengthOptions):
     turns: Literal["row", "step"] = Field("row", description="Objectives of a mix share each step's rows, or take turns by whole steps.")
     validation: InputRef = Field("corpus/text.validation.jsonl", description="Text rows on which bits per byte are measured.")
     validation_bytes: int = Field(200_000, ge=1000, description="How much of it.")
-    model: ModelOptions = Field(default_factory=ModelOptions, description="The shape of the model.")
-    sequence: int = Field(256, ge=16, description="Tokens of a packed sequence.")
-    train: TrainOptions = Field(default_factory=TrainOptions, description="Optimiser and schedule.")
 
     @model_validator(mode="after")
     def _one(self) -> PretrainOptions:
         if bool(self.data) == bool(self.mix):
             raise ValueError("give one of data (rows) and mix (objectives over token shards)")
         return self
+
+    def shards(self) -> list[str]:
+        return list(dict.fromkeys(part.shards for part in self.mix if part.objective != "given"))
 
 
 class Pretrain(Stage[PretrainOptions]):
@@ -94,24 +66,28 @@ class Pretrain(Stage[PretrainOptions]):
     kind, version, parallel, Options = "pretrain", 1, True, PretrainOptions
 
     def run(self, ctx: Context[PretrainOptions]) -> dict[str, Any]:
+        from dataclasses import replace
         from functools import partial
 
+        from norma.evaluate.samples import show_progress
         from norma.text.tokenizer import Tokenizer
         from norma.train import train
         from norma.train.peak import matmul_peak
         from norma.train.spread import collect, recompute, spread
 
+        dtype, tokenizer = prepare(ctx), Tokenizer.load(ctx.path(ctx.options.tokenizer))
+        ctx = replace(ctx, options=dialled(ctx, tokenizer, dtype))
         options = ctx.options
-        dtype = prepare(ctx)
-        model = _new_model(ctx, Tokenizer.load(ctx.path(options.tokenizer)))
+        model = _new_model(ctx, tokenizer)
         config = model.config
+        micro = plan_micro(ctx, options, config, options.sequence, dtype)
         ctx.progress.say(f"{options.model.preset} with {config.parameters() / 1e6:.2f} M parameters")
-        work, losses = _from_rows(ctx, model, dtype) if options.data else _from_shards(ctx, model, dtype, steps=1)
+        work, losses = _from_rows(ctx, model, dtype, micro) if options.data else _from_shards(ctx, model, dtype, micro, steps=1)
         score = partial(_score, ctx, model, dtype)
         before = ctx.plan.choose("score_before", score)
-        steps = plan_steps(ctx, options, model, work, losses)
+        steps = plan_steps(ctx, options, model, work, losses, micro)
         if options.mix:  # now that the length is known, what changes over the training can
-            work, losses = _from_shards(ctx, model, dtype, steps=steps)
+            work, losses = _from_shards(ctx, model, dtype, micro, steps=steps)
         arithmetic = flops_per_step(work, config)
         network = spread(model.transformer, ctx.ranks)
         if options.train.recompute:
@@ -126,6 +102,8 @@ class Pretrain(Stage[PretrainOptions]):
             seed=ctx.seed,
             name=ctx.name,
             ranks=ctx.ranks,
+            shrink=shrinking(ctx, micro),
+            sample=partial(show_progress, model, ctx.path(options.validation)) if options.train.sample_every else None,
             flops_per_step=arithmetic,
             peak_flops=ctx.plan.choose("peak_flops", partial(matmul_peak, dtype)),
         )
@@ -156,7 +134,7 @@ def _new_model(ctx: Context[PretrainOptions], tokenizer: Tokenizer) -> LanguageM
     return LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(ctx.seed)).eval(), tokenizer, name=ctx.name)
 
 
-def _from_rows(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype) -> tuple[Work, StepLosses]:
+def _from_rows(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype, micro: MicroBatch) -> tuple[Work, StepLosses]:
     """Rows of text and conversations, each whole, packed: the generative objective."""
     from norma.text.packing import Batches
     from norma.train.step import language_losses
@@ -168,12 +146,14 @@ def _from_rows(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch
     how = scoring(options.train, model.tokenizer)
 
     def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype, ranks=ranks, scoring=how)
+        return language_losses(network, batches, step, micro=micro.rows, dtype=dtype, ranks=ranks, scoring=how)
 
     return batches, losses
 
 
-def _from_shards(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype, *, steps: int) -> tuple[Work, StepLosses]:
+def _from_shards(
+    ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype, micro: MicroBatch, *, steps: int
+) -> tuple[Work, StepLosses]:
     """Objectives over token shards."""
     options = ctx.options
     shape = {"length": options.sequence, "size": options.batch, "steps": steps}
@@ -181,7 +161,7 @@ def _from_shards(ctx: Context[PretrainOptions], model: LanguageModel, dtype: tor
     how = scoring(options.train, model.tokenizer)
 
     def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        return work.losses(network, step, micro=options.micro_batch, dtype=dtype, ranks=ranks, scoring=how)
+        return work.losses(network, step, micro=micro.rows, dtype=dtype, ranks=ranks, scoring=how)
 
     return work, losses
 

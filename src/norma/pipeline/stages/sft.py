@@ -9,7 +9,19 @@ from pydantic import Field
 
 from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
-from norma.pipeline.stages._learning import LengthOptions, Source, load_rows, open_model, plan_steps, prepare, save_model, scoring, show_row
+from norma.pipeline.stages._learning import (
+    LengthOptions,
+    Source,
+    load_rows,
+    open_model,
+    plan_micro,
+    plan_steps,
+    prepare,
+    save_model,
+    scoring,
+    show_row,
+    shrinking,
+)
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -56,12 +68,12 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
     ctx.progress.say(
         f"{len(rows)} rows, {100 * float(rows.trained.mean()):.0f}% of their tokens learnt, {100 * batches.waste():.1f}% padding"
     )
-    how = scoring(training, model.tokenizer)
+    how, micro = scoring(training, model.tokenizer), plan_micro(ctx, options, model.config, sequence, dtype)
 
     def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        return language_losses(network, batches, step, micro=options.micro_batch, dtype=dtype, ranks=ranks, scoring=how)
+        return language_losses(network, batches, step, micro=micro.rows, dtype=dtype, ranks=ranks, scoring=how)
 
-    steps = plan_steps(ctx, options, model, batches, losses)
+    steps = plan_steps(ctx, options, model, batches, losses, micro)
     network = spread(model.transformer, ctx.ranks)
     if training.recompute:
         recompute(network)
@@ -75,6 +87,7 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
         seed=ctx.seed,
         name=ctx.name,
         ranks=ctx.ranks,
+        shrink=shrinking(ctx, micro),
     )
     collect(network, model.transformer, ctx.ranks)
     if not ctx.ranks.first:
