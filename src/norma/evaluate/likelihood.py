@@ -14,11 +14,13 @@ from norma.objectives.alternating import keep_first, masked_next_token
 from norma.objectives.masking import Masking, MaskTokens, mask_tokens
 from norma.objectives.policy_gradient import kl_estimate
 from norma.text.packing import Batches, Rows
+from norma.text.sequences import Sequences
+from norma.text.shards import Shards
 from norma.text.words import SPECIAL, WORD
 from norma.train.examples import Examples, examples_loss
 from norma.train.scoring import Group, answer_logprobs, split_groups
 from norma.train.step import language_loss
-from norma.train.streams import Stream
+from norma.train.streams import NextToken, Stream
 
 MASKING = Masking()  # 15%, 80/10/10
 
@@ -86,6 +88,20 @@ def stream_nats(model: LanguageModel, stream: Stream, rows: int, *, dtype: torch
             nats += examples_loss(model.transformer, examples, dtype).nats
             predicted += examples.predicted
     return nats / max(1, predicted)
+
+
+def shard_bits(model: LanguageModel, shards: Shards, *, length: int = 256, dtype: torch.dtype = torch.float32) -> float:
+    """Bits per byte of tokenised text, what stands between its sentences (control tokens) paid for.
+
+    As -log p(text, control tokens) >= -log p(text), that is an upper bound of :func:`bits_per_byte` for a model that reads with them.
+    """
+    stream = NextToken(Sequences(shards, length=length, seed=0))
+    nats = 0.0
+    with torch.no_grad():
+        for start in range(0, len(stream), 16):
+            examples = stream.rows(np.arange(start, min(start + 16, len(stream))), 0)
+            nats += examples_loss(model.transformer, examples, dtype).nats
+    return nats / math.log(2) / shards.bytes
 
 
 def kl_per_token(model: LanguageModel, reference: LanguageModel, groups: Sequence[Group], *, dtype: torch.dtype = torch.float32) -> float:

@@ -19,6 +19,7 @@ class Sampling:
         top_p: sample among the likeliest tokens that hold this much probability (nucleus; Holtzman et al., 1904.09751).
         seed: of the random numbers; the same seed, prompts and weights give the same text.
         stop: strings that end an answer; they are cut off.
+        banned: ids of tokens that are never written.
     """
 
     max_new_tokens: int = 64
@@ -27,6 +28,7 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    banned: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
@@ -44,6 +46,8 @@ class Completion:
 
 def choose(logits_BV: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """The next token of every row, (B,) int64, from fp32 logits (B, V)."""
+    if sampling.banned:
+        logits_BV = logits_BV.index_fill(1, torch.tensor(sampling.banned, device=logits_BV.device), -torch.inf)
     if sampling.temperature == 0:
         return logits_BV.argmax(dim=-1)
     scaled = logits_BV / sampling.temperature

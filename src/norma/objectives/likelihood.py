@@ -51,6 +51,7 @@ def cross_entropy(
     compiled: bool = False,
     z_loss: float = 0.0,
     smoothing: float = 0.0,
+    weights_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(what is minimised, a sum; -log p(target) in nats of each target that is not ``IGNORE``, (M,), in order, without gradient).
 
@@ -58,14 +59,19 @@ def cross_entropy(
         z_loss: that many times the squared logarithm of the softmax's sum is added, which keeps scores from drifting (PaLM,
             2204.02311, section 5: 1e-4).
         smoothing: this share of the target is spread over the whole vocabulary (label smoothing, 1512.00567, section 7).
+        weights_N: how much each target counts, fp32. Below 0 it is to be unlikely: |w| times -log(1 - p(target)) (unlikelihood,
+            1908.04319, eq. 4). Not together with the two above.
     """
+    if weights_N is not None and (z_loss or smoothing):
+        raise ValueError("weights of targets go with neither z_loss nor smoothing")
     if not torch.is_grad_enabled():  # inside a Function this can no longer be told, and the gradients cost twice the loss
         hidden_NW, weight_VW, bias = hidden_NW.detach(), weight_VW.detach(), None if bias is None else bias.detach()
     kept = targets_N != IGNORE
     if not bool(kept.all()):
         hidden_NW, targets_N = hidden_NW[kept], targets_N[kept]
+        weights_N = None if weights_N is None else weights_N[kept]
     how = (softcap, compiled, z_loss, smoothing)
-    loss: tuple[Tensor, Tensor] = _CrossEntropy.apply(hidden_NW, weight_VW, targets_N, bias, *how)  # type: ignore[no-untyped-call]  # torch has no types here
+    loss: tuple[Tensor, Tensor] = _CrossEntropy.apply(hidden_NW, weight_VW, targets_N, bias, weights_N, *how)  # type: ignore[no-untyped-call]  # torch has no types here
     return loss
 
 
@@ -77,6 +83,7 @@ class _CrossEntropy(torch.autograd.Function):
         weight: Tensor,
         targets: Tensor,
         bias: Tensor | None,
+        weights: Tensor | None,
         softcap: float | None,
         compiled: bool,
         z_loss: float,
@@ -91,6 +98,9 @@ class _CrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), CHUNK):
             h, t = hidden[start : start + CHUNK], targets[start : start + CHUNK]
             minimised, nats, p = between(F.linear(h, w), t, bias, softcap, z_loss, smoothing)
+            if weights is not None:
+                minimised, factor = weighted(nats, weights[start : start + CHUNK])
+                p *= factor[:, None].to(p.dtype)
             total += minimised
             every[start : start + CHUNK] = nats
             if grad_hidden is not None and grad_weight is not None:
@@ -107,7 +117,17 @@ class _CrossEntropy(torch.autograd.Function):
         scale = grad_outputs[0]
         grad_hidden, grad_weight, grad_bias = ctx.grads
         bias = None if grad_bias is None else grad_bias * scale
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, bias, None, None, None, None
+        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, bias, None, None, None, None, None
+
+
+def weighted(nats_N: Tensor, weights_N: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum of the losses of targets with weights, (N,) by what the gradient of -log p is multiplied).
+
+    -log(1 - p) has the gradient p / (1 - p) times that of log p: one direction serves both signs.
+    """
+    p = (-nats_N).exp().clamp(max=1 - 1e-6)
+    losses = torch.where(weights_N >= 0, weights_N * nats_N, weights_N * torch.log1p(-p))
+    return losses.sum(), torch.where(weights_N >= 0, weights_N, weights_N * p / (1 - p))
 
 
 def nats_and_gradient(

@@ -29,6 +29,7 @@ OBJECTIVE_TOKENS: Mapping[str, tuple[str, ...]] = {
     "masked": ("<|mask|>",),
     "pairs": ("<|cls|>", "<|sep|>"),
     "infilling": ("<|prefix|>", "<|suffix|>", "<|middle|>"),
+    "norms": ("<|good|>", "<|bad|>"),
     "spans": tuple(f"<|span_{i}|>" for i in range(SENTINELS)),
 }
 """Special tokens that some objectives of pretraining need."""
@@ -75,6 +76,12 @@ class Tokenizer:
                 f"this tokenizer has no tokens for '{objective}'", mend=f"Train it with objectives: [{objective}] in the tokenizer stage"
             )
         return found
+
+    @property
+    def control_tokens(self) -> tuple[int, ...]:
+        """Ids of <|good|> and <|bad|>, which say how well the text behind them keeps the norms; () where there are none."""
+        ids = [self.backend.token_to_id(token) for token in OBJECTIVE_TOKENS["norms"]]
+        return tuple(i for i in ids if i is not None)
 
     @property
     def special_ids(self) -> tuple[int, ...]:

@@ -38,6 +38,7 @@ class Examples:
         causal: whether attention sees the left side only.
         segments: 0 or 1, the part of a pair (BERT).
         labels: (B,) of a pair: 0, B follows A.
+        weights: (B, T) fp32, how much each target counts; below 0 it is to be unlikely (norma.objectives.conditional).
         source: (B, S) what an encoder reads, in front of a decoder.
         source_documents: (B, S) as ``documents``, numbered alike: a decoder's document looks at its own source.
     """
@@ -51,6 +52,7 @@ class Examples:
     labels: Ints | None = None
     source: Ints | None = None
     source_documents: Ints | None = None
+    weights: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -174,5 +176,7 @@ def _read(model: Transformer, examples: Examples, dtype: torch.dtype, scoring: S
     features = model.features(hidden.flatten(0, 1)[places])
     how: dict[str, Any] = {"bias": model.head_bias, "softcap": model.config.logit_softcap}
     how |= {"z_loss": scoring.z_loss, "smoothing": scoring.smoothing}
+    if examples.weights is not None:
+        how["weights_N"] = torch.from_numpy(examples.weights).flatten()[places]
     minimised, nats = cross_entropy(features, model.head_weight(), targets[places], **how)
     return minimised, nats, hidden

@@ -19,9 +19,11 @@ import numpy.typing as npt
 from norma.base.errors import NormaError
 from norma.base.random import keyed
 from norma.objectives.alternating import keep_first, masked_next_token, next_token
+from norma.objectives.conditional import ByGrade, grade_weights
 from norma.objectives.infilling import ADDED, Sentinels, fill_in_the_middle
 from norma.objectives.masking import Masking, MaskTokens, mask_tokens
 from norma.objectives.sentences import PairTokens, next_sentence, pairable, sentence_order
+from norma.text.grades import rewards_of
 from norma.text.packing import IGNORE
 from norma.text.sequences import Sequences
 from norma.text.shards import Shards
@@ -52,9 +54,14 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class NextToken:
-    """Generative: each token from those before it (GPT, Radford et al. 2018, eq. 1)."""
+    """Generative: each token from those before it (GPT, Radford et al. 2018, eq. 1).
+
+    Args:
+        by: how the grades of the text weigh on its loss; None: all tokens count alike.
+    """
 
     sequences: Sequences
+    by: ByGrade | None = None
     name: str = "generative"
 
     def __len__(self) -> int:
@@ -62,7 +69,10 @@ class NextToken:
 
     def rows(self, numbers: Ints, step: int) -> Examples:
         packed = self.sequences.rows(numbers)
-        return Examples(packed.ids, next_token(packed.ids, packed.documents), packed.documents, packed.positions)
+        targets, weights = next_token(packed.ids, packed.documents), None
+        if self.by is not None:
+            weights = np.roll(grade_weights(rewards_of(packed.flags), self.by), -1, axis=1)  # of the token that is predicted
+        return Examples(packed.ids, targets, packed.documents, packed.positions, weights=weights)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ KINDS: dict[str, str] = {
     "clean": "norma.pipeline.stages.clean:Clean",
     "tokenizer": "norma.pipeline.stages.tokenizer:Tokenizer",
     "tokens": "norma.pipeline.stages.tokens:Tokens",
+    "rate": "norma.pipeline.stages.rate:Rate",
     "pretrain": "norma.pipeline.stages.pretrain:Pretrain",
     "sft": "norma.pipeline.stages.sft:Sft",
     "prompting": "norma.pipeline.stages.prompting:Prompting",

@@ -48,6 +48,17 @@ class SpanOptions(BaseModel):
     shuffled: bool = Field(True, description="Whether denoising puts sentences into another order.")
 
 
+class GradeOptions(BaseModel):
+    """How the grades of a rate stage weigh on the loss of generative rows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    how: Literal["unlikelihood", "weighted"] = Field(description="unlikelihood of what is bad, or weights exp((R - 1) / beta).")
+    threshold: float = Field(0.5, ge=0, le=1, description="A reward below it is bad (unlikelihood).")
+    alpha: float = Field(1.0, ge=0, description="Weight of unlikelihood.")
+    beta: float = Field(0.5, gt=0, description="Temperature of the weights: the smaller, the less counts what breaks a norm.")
+
+
 class MixOptions(BaseModel):
     """One objective over one corpus."""
 
@@ -63,6 +74,7 @@ class MixOptions(BaseModel):
     weight: float = Field(1.0, gt=0, description="How often its rows come, beside the other weights.")
     mask: MaskOptions = Field(default_factory=MaskOptions, description="What masked objectives hide.")
     spans: SpanOptions = Field(default_factory=SpanOptions, description="What spans and denoising hide.")
+    grades: GradeOptions | None = Field(None, description="How norms weigh on the loss (generative, over the shards of a rate stage).")
     infilled: float = Field(0.5, gt=0, le=1, description="Share of the rows whose middle is moved to the end (infilling).")
 
 
@@ -99,6 +111,7 @@ def held_out(ctx: Context[Any], mix: Sequence[MixOptions], tokenizer: Tokenizer,
 def _stream(
     ctx: Context[Any], part: MixOptions, number: int, tokenizer: Tokenizer, config: ModelConfig, length: int, steps: int
 ) -> Stream:
+    from norma.objectives.conditional import ByGrade
     from norma.objectives.infilling import ADDED, Sentinels
     from norma.objectives.masking import Masking, MaskTokens
     from norma.objectives.sentences import PairTokens
@@ -113,7 +126,8 @@ def _stream(
     if part.objective in TWO_STACKS:
         return _hidden(part, tokenizer, config, shards, length, seed)
     if part.objective == "generative":
-        return NextToken(Sequences(shards, length=length, seed=seed))
+        by = None if part.grades is None else ByGrade(**part.grades.model_dump())
+        return NextToken(Sequences(shards, length=length, seed=seed), by)
     if part.objective == "infilling":
         sentinels = Sentinels(*tokenizer.objective_tokens("infilling"))
         return Infilling(Sequences(shards, length=length - ADDED, seed=seed), sentinels, seed, part.infilled)

@@ -1,4 +1,4 @@
-"""Pretrain stage: a Transformer from nothing, by next tokens of rows, or by a mix of objectives over token shards.
+"""Pretrain stage: a Transformer from nothing (or one that goes on), by next tokens of rows, or by a mix of objectives over token shards.
 
 rows ─→ packed batches ─┐
 shards ─→ mix ──────────┴─→ losses(step) ─→ train ─→ model folder
@@ -20,6 +20,7 @@ from norma.pipeline.stages._learning import (
     Work,
     flops_per_step,
     load_rows,
+    open_model,
     plan_micro,
     plan_steps,
     prepare,
@@ -44,6 +45,7 @@ class PretrainOptions(DialOptions):
     """Options of a ``pretrain`` stage."""
 
     tokenizer: InputRef = Field("tokenizer", description="The tokenizer stage.")
+    from_: InputRef | None = Field(None, alias="from", description="A stage whose model goes on learning, instead of a new one.")
     data: list[Source] = Field(default_factory=list, description="What is read: text rows, and conversations as text. Or mix:")
     mix: list[MixOptions] = Field(default_factory=list, description="Objectives over token shards, by weight; instead of data.")
     turns: Literal["row", "step"] = Field("row", description="Objectives of a mix share each step's rows, or take turns by whole steps.")
@@ -54,6 +56,8 @@ class PretrainOptions(DialOptions):
     def _one(self) -> PretrainOptions:
         if bool(self.data) == bool(self.mix):
             raise ValueError("give one of data (rows) and mix (objectives over token shards)")
+        if self.from_ is not None and (self.size or self.budget or "model" in self.model_fields_set):
+            raise ValueError("a model that goes on learning (from) has its shape already: leave out model, size and budget")
         return self
 
     def shards(self) -> list[str]:
@@ -78,10 +82,10 @@ class Pretrain(Stage[PretrainOptions]):
         dtype, tokenizer = prepare(ctx), Tokenizer.load(ctx.path(ctx.options.tokenizer))
         ctx = replace(ctx, options=dialled(ctx, tokenizer, dtype))
         options = ctx.options
-        model = _new_model(ctx, tokenizer)
+        model = _new_model(ctx, tokenizer) if options.from_ is None else open_model(ctx, options.from_)
         config = model.config
         micro = plan_micro(ctx, options, config, options.sequence, dtype)
-        ctx.progress.say(f"{options.model.preset} with {config.parameters() / 1e6:.2f} M parameters")
+        ctx.progress.say(f"{config.family} with {config.parameters() / 1e6:.2f} M parameters")
         work, losses = _from_rows(ctx, model, dtype, micro) if options.data else _from_shards(ctx, model, dtype, micro, steps=1)
         score = partial(_score, ctx, model, dtype)
         before = ctx.plan.choose("score_before", score)

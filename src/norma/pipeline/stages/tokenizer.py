@@ -14,8 +14,8 @@ class TokenizerOptions(StageOptions):
     """Options of a ``tokenizer`` stage."""
 
     corpus: InputRef = Field("corpus", description="The corpus stage whose training rows the merges are learnt from.")
-    objectives: list[Literal["masked", "pairs", "infilling", "spans"]] = Field(
-        default_factory=list, description="Objectives of pretraining that need special tokens: masked, pairs, infilling, spans."
+    objectives: list[Literal["masked", "pairs", "infilling", "spans", "norms"]] = Field(
+        default_factory=list, description="Objectives of pretraining that need special tokens: masked, pairs, infilling, spans, norms."
     )
     vocab_size: int = Field(4096, ge=262, le=1_000_000, description="Number of tokens, the 256 bytes and the chat tokens included.")
 
