@@ -1,8 +1,9 @@
-"""``norma bench model``: forward and backward of one model, beside transformers' implementation of the same family.
+"""``norma bench model``, ``norma bench train``: passes, or whole steps of training, beside other implementations of the same family.
 
 Same weights (written in the shared layout, read by both), same tokens, same number format, every system in its own process, rounds
 interleaved, medians. "as installed" is what ``from_pretrained`` and autocast give; "best tuned" is the fastest of torch.compile and
-eager, both attention kernels, bf16 weights or autocast, all with the same allocator setting that Norma uses.
+eager, both attention kernels, bf16 weights or autocast, all with the same allocator setting that Norma uses. A step of training is
+forward, backward, clipping and AdamW (fused where a system is tuned); nanoGPT is read from the user's own copy.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ class Work:
     family: str
     dtype: str  # bfloat16 or float32
     shape: Shape
+    train: bool = False  # with clipping and the optimiser
+    peers: tuple[str, ...] = ("hf",)
+    nanogpt: Path | None = None  # the folder that holds its model.py
 
     @property
     def name(self) -> str:
@@ -60,7 +64,7 @@ class Worker:
     """A process that runs steps on demand."""
 
     label: str
-    group: str  # "norma", "installed" or "tuned"
+    group: str  # "norma", "tuned", or the name of what is taken as installed: the fastest of a group takes part
     job: dict[str, Any]
     seconds: list[float] = field(default_factory=list)
     loss: float = float("nan")
@@ -104,7 +108,10 @@ def systems(work: Work, folder: Path, kind: str, threads: int) -> list[Worker]:
         "folder": str(folder), "kind": kind, "dtype": work.dtype, "rows": shape.rows, "length": shape.length,
         "device": shape.device, "threads": threads, "attention": "sdpa", "weights": "fp32", "compile": False, "allocator": "tuned",
     }  # fmt: skip
+    base |= {"train": work.train, "fused": True, "micro": shape.rows}
     ours = [Worker(f"norma{' compiled' * c}", "norma", {**base, "system": "norma", "compile": bool(c)}) for c in (0, 1)]
+    if work.train and shape.rows > 16:  # as a recipe does by default
+        ours.append(Worker("norma, micro-batches of 16", "norma", {**base, "system": "norma", "micro": 16}))
     peer = {**base, "system": "hf"}
     tuned = [
         Worker(
@@ -116,7 +123,15 @@ def systems(work: Work, folder: Path, kind: str, threads: int) -> list[Worker]:
         for attention in ("sdpa", "eager")
         for weights in (("fp32", "same") if work.dtype == "bfloat16" else ("fp32",))
     ]
-    return [*ours, Worker("transformers as installed", "installed", {**peer, "allocator": "default"}), *tuned]
+    installed: dict[str, Any] = {"allocator": "default", "fused": False}
+    found = [*ours]
+    if "hf" in work.peers:
+        found += [Worker("transformers as installed", "transformers as installed", {**peer, **installed}), *tuned]
+    if "nanogpt" in work.peers and work.family == "gpt2" and work.nanogpt is not None:
+        nano = {**base, "system": "nanogpt", "source": str(work.nanogpt)}
+        found.append(Worker("nanoGPT as installed", "nanoGPT as installed", {**nano, **installed}))
+        found += [Worker(f"nanoGPT{' compiled' * c}, fused AdamW", "tuned", {**nano, "compile": bool(c)}) for c in (0, 1)]
+    return found
 
 
 def measure(work: Work, *, rounds: int, threads: int, console: Console) -> list[Measured]:
@@ -159,7 +174,8 @@ def measure(work: Work, *, rounds: int, threads: int, console: Console) -> list[
         for worker in contestants.values():
             worker.stop()
     tokens = shape.rows * (shape.length * 3 // 2 if config.kind == "encoder-decoder" else shape.length)
-    order = [contestants["norma"], contestants["installed"], contestants["tuned"]]
+    names = ["norma", *(name for name in contestants if name not in ("norma", "tuned")), *(["tuned"] if "tuned" in contestants else [])]
+    order = [contestants[name] for name in names]
     ours = statistics.median(order[0].seconds)
     out = []
     for worker in order:
@@ -179,8 +195,14 @@ def run(
     threads: int,
     json_path: Path | None,
     console: Console,
+    train: bool = False,
+    peers: Sequence[str] = ("hf",),
+    nanogpt: Path | None = None,
 ) -> list[Measured]:
     """Measure, print the table, write the JSON."""
+    if "nanogpt" in peers and (nanogpt is None or not (nanogpt / "model.py").is_file()):
+        mend = "git clone https://github.com/karpathy/nanoGPT, then --nanogpt FOLDER"
+        raise NormaError("nanoGPT is compared from your own copy, and there is none", where=nanogpt or "--nanogpt", mend=mend)
     try:
         import transformers
     except ImportError:
@@ -188,11 +210,12 @@ def run(
     out: list[Measured] = []
     for family in families:
         for dtype in dtypes:
-            work = Work(family, dtype, shape)
+            work = Work(family, dtype, shape, train, tuple(peers), nanogpt)
             console.print(f"{work.name}, {dtype}, transformers {transformers.__version__}", highlight=False)
             out += measure(work, rounds=rounds, threads=threads, console=console)
             if json_path is not None:
                 table.write(out, json_path)
-    console.print("Forward and backward beside transformers; ratio: speed divided by Norma's")
+    what = "Whole steps of training" if train else "Forward and backward"
+    console.print(f"{what} beside {', '.join(peers)}; ratio: speed divided by Norma's")
     table.show(out, console)
     return out

@@ -9,6 +9,7 @@ Allocator and caches are set before torch is imported, which is why every system
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -60,26 +61,34 @@ def norma_step(job: dict[str, Any]) -> Step:
     targets = labels
     if config.kind == "decoder":
         targets = torch.cat((labels[:, 1:], torch.full_like(labels[:, :1], -100)), dim=1)
-    kept = (targets != -100).flatten().nonzero().squeeze(1)
-    wanted = targets.flatten()[kept]
+    count = int((targets != -100).sum())
     start = torch.zeros_like(labels[:, :1])
     shifted = torch.cat((start, labels[:, :-1]), dim=1)
 
-    def hidden() -> Tensor:
+    def hidden(read: Tensor, before: Tensor) -> Tensor:
         if config.kind == "encoder-decoder":
-            return model.hidden(shifted, dtype=dtype, memory=model.encode(ids, dtype=dtype))
-        return model.hidden(ids, dtype=dtype)
+            return model.hidden(before, dtype=dtype, memory=model.encode(read, dtype=dtype))
+        return model.hidden(read, dtype=dtype)
 
     compiled = torch.compile(hidden) if job["compile"] else hidden
 
+    update = _update(job, model)
+
     def step() -> Tensor:
         model.zero_grad(set_to_none=True)
-        features = model.features(compiled().flatten(0, 1)[kept])
-        weight, cap = model.head_weight(), config.logit_softcap
-        nats = cross_entropy_sum(features, weight, wanted, bias=model.head_bias, softcap=cap, compiled=job["compile"])
-        loss = nats / len(wanted)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-        return loss.detach()
+        total = torch.zeros(())
+        for part in range(0, len(ids), job["micro"]):
+            rows = slice(part, part + job["micro"])
+            some = targets[rows].flatten()
+            kept = (some != -100).nonzero().squeeze(1)
+            features = model.features(compiled(ids[rows], shifted[rows]).flatten(0, 1)[kept])
+            weight, cap = model.head_weight(), config.logit_softcap
+            nats = cross_entropy_sum(features, weight, some[kept], bias=model.head_bias, softcap=cap, compiled=job["compile"])
+            loss = nats / count
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+            total += loss.detach().cpu()
+        update()
+        return total
 
     return step
 
@@ -100,17 +109,63 @@ def hf_step(job: dict[str, Any]) -> Step:
     data = batch(job, model.config.vocab_size)
     inputs = {"input_ids": data["ids"], "labels": data["labels"]}
     call = torch.compile(model) if job["compile"] else model
-    autocast = weights != dtype
+    autocast, update = weights != dtype, _update(job, model)
 
     def step() -> Tensor:
         model.zero_grad(set_to_none=True)
         with torch.autocast(job["device"], dtype, enabled=autocast):
             loss = call(**inputs).loss
         loss.backward()
+        update()
         found: Tensor = loss.detach().float()
         return found
 
     return step
+
+
+def nanogpt_step(job: dict[str, Any]) -> Step:
+    """nanoGPT as its train.py runs it, on the same tokens; its own random weights."""
+    import torch
+
+    values = json.loads((Path(job["folder"]) / "config.json").read_text(encoding="utf-8"))
+    sys.path.insert(0, job["source"])
+    theirs = importlib.import_module("model")
+    shape = {"n_layer": values["n_layer"], "n_head": values["n_head"], "n_embd": values["n_embd"], "block_size": values["n_positions"]}
+    torch.manual_seed(0)
+    config = theirs.GPTConfig(vocab_size=values["vocab_size"], dropout=0.0, bias=False, **shape)
+    model = theirs.GPT(config).to(job["device"]).train()
+    data = batch(job, values["vocab_size"])
+    read, wanted = data["ids"][:, :-1].contiguous(), data["ids"][:, 1:].contiguous()
+    call, update = torch.compile(model) if job["compile"] else model, _update(job, model)
+
+    def step() -> Tensor:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast(job["device"], getattr(torch, job["dtype"]), enabled=job["dtype"] != "float32"):
+            _, loss = call(read, wanted)
+        loss.backward()
+        update()
+        found: Tensor = loss.detach().float()
+        return found
+
+    return step
+
+
+def _update(job: dict[str, Any], model: Any) -> Callable[[], None]:
+    """Clipping and AdamW, where whole steps are measured. ``fused`` is what tuning adds; without it torch chooses."""
+    import torch
+
+    if not job.get("train"):
+        return lambda: None
+    parameters = list(model.parameters())
+    fused = {"fused": True} if job["fused"] else {}
+    # A rate of next to nothing: all steps then are of the same model, and the losses can be compared.
+    optimiser = torch.optim.AdamW(parameters, lr=1e-9, betas=(0.9, 0.95), weight_decay=0.1, **fused)
+
+    def update() -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+
+    return update
 
 
 def main() -> None:
@@ -130,7 +185,7 @@ def main() -> None:
 
     if job["threads"]:
         torch.set_num_threads(job["threads"])
-    step = norma_step(job) if job["system"] == "norma" else hf_step(job)
+    step = {"norma": norma_step, "hf": hf_step, "nanogpt": nanogpt_step}[job["system"]](job)
     sync: Callable[[], None] = torch.cuda.synchronize if job["device"] == "cuda" else (lambda: None)
     loss = float(step())
     say(ready=True, loss=loss)

@@ -34,6 +34,7 @@ COMMANDS = {
     "spec prompt": "norma.cli.spec:prompt",
     "spec schema": "norma.cli.spec:schema",
     "bench model": "norma.cli.bench:model",
+    "bench train": "norma.cli.bench:train",
     "bench parity": "norma.cli.bench:parity",
     "doctor": "norma.cli.doctor:doctor",
 }

@@ -29,16 +29,54 @@ def model(
     from norma.base.errors import NormaError, nearest
     from norma.bench.model import FAMILIES, Shape, run
 
-    names = {"bf16": "bfloat16", "fp32": "float32"}
-    for one in dtype.split(","):
-        if one not in names:
-            raise NormaError(f"unknown number format '{one}'", where="--dtype", mend="bf16, fp32, or bf16,fp32")
     for family in families or ():
         if family not in FAMILIES:
             raise NormaError(f"'{family}' is not in this benchmark", mend=f"{nearest(family, FAMILIES)} It has: {', '.join(FAMILIES)}")
     shape = Shape(width=width, layers=layers, length=length, rows=rows, device=device)
-    dtypes = [names[one] for one in dtype.split(",")]
-    run(families or FAMILIES, dtypes, shape, rounds=rounds, threads=threads, json_path=json_file, console=Console())
+    run(families or FAMILIES, _dtypes(dtype), shape, rounds=rounds, threads=threads, json_path=json_file, console=Console())
+
+
+def train(
+    families: Families = None,
+    vs: Annotated[str, typer.Option(help="Peers with a comma: hf, nanogpt (for gpt2).")] = "hf",
+    nanogpt: Annotated[Path | None, typer.Option(help="Your copy of nanoGPT: the folder of its model.py.")] = None,
+    dtype: Annotated[str, typer.Option(help="bf16, fp32, or both with a comma.")] = "bf16",
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the median counts.")] = 7,
+    rows: Annotated[int, typer.Option(min=1, help="Texts in a batch.")] = 32,
+    length: Annotated[int, typer.Option(min=16, help="Tokens of a text.")] = 256,
+    width: Annotated[int, typer.Option(min=64, help="Features of a token; heads of 64.")] = 384,
+    layers: Annotated[int, typer.Option(min=1, help="Blocks.")] = 6,
+    vocabulary: Annotated[int, typer.Option(min=64, help="Tokens of the vocabulary.")] = 8192,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: as torch chooses.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Whole steps of training (forward, backward, clipping, AdamW) beside peers: same tokens, best setting of each."""
+    from rich.console import Console
+
+    from norma.base.errors import NormaError, nearest
+    from norma.bench.model import FAMILIES, Shape, run
+
+    peers = [name.strip() for name in vs.split(",") if name.strip()]
+    for name in peers:
+        if name not in ("hf", "nanogpt"):
+            raise NormaError(f"unknown peer '{name}'", where="--vs", mend="hf, nanogpt, or both with a comma")
+    for family in families or ():
+        if family not in FAMILIES:
+            raise NormaError(f"'{family}' is not in this benchmark", mend=f"{nearest(family, FAMILIES)} It has: {', '.join(FAMILIES)}")
+    shape = Shape(width=width, layers=layers, vocabulary=vocabulary, length=length, rows=rows, device=device)
+    how = {"train": True, "peers": peers, "nanogpt": nanogpt, "rounds": rounds, "threads": threads, "json_path": json_file}
+    run(families or FAMILIES, _dtypes(dtype), shape, console=Console(), **how)  # type: ignore[arg-type]
+
+
+def _dtypes(text: str) -> list[str]:
+    from norma.base.errors import NormaError
+
+    names = {"bf16": "bfloat16", "fp32": "float32"}
+    for one in text.split(","):
+        if one not in names:
+            raise NormaError(f"unknown number format '{one}'", where="--dtype", mend="bf16, fp32, or bf16,fp32")
+    return [names[one] for one in text.split(",")]
 
 
 def parity(families: Families = None, json_file: JsonFile = None) -> None:
