@@ -1,6 +1,6 @@
-"""How a run looks while it runs: a live bar on a terminal, a line every few seconds elsewhere.
+"""How a run looks while it runs: a live view on a terminal, a line every few seconds elsewhere.
 
-3/9 pretrain ━━━━━━━━━━╸━━━━━  412/1,000  loss 3.412  15.5k tokens/s  0:03:12
+on a terminal: norma.cli.live     elsewhere: 3/9 pretrain  412/1,000  loss 3.412  15.5k tokens/s  0:03:12 left
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.errors import MarkupError
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.text import Text
+
+from norma.cli.live import Board
 
 _PLAIN_SECONDS = 5.0
 
@@ -48,20 +48,19 @@ class Watch:
         self._console = console
         self._stages: list[str] = []
         self._stage = ""
-        self._bar = _bar(console) if console.is_terminal else None
-        self._task: TaskID | None = None
+        self._board = Board(console) if console.is_terminal else None
         self._said = self._began = time.monotonic()
         self._first_step: int | None = None
 
     def __enter__(self) -> Watch:
-        if self._bar:
-            self._bar.start()
+        if self._board:
+            self._board.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._bar:
-            self._drop()
-            self._bar.stop()
+        if self._board:
+            self._board.close()
+            self._board.stop()
 
     def begin(self, stages: Sequence[str], folder: Path) -> None:
         self._stages = list(stages)
@@ -75,14 +74,13 @@ class Watch:
         self._said = self._began
         why = "goes on where it stopped" if resumed else "; ".join(reasons[:2]) + (" ..." if len(reasons) > 2 else "")
         self._print(f"[bold]{self._place(stage)}[/]" + (f" [dim]({escape(why)})[/]" if why else ""))
-        if self._bar:
-            self._task = self._bar.add_task(self._place(stage), total=None, numbers="")
+        if self._board:
+            self._board.open(self._place(stage))
 
     def update(self, step: int, total: int, **numbers: float) -> None:
-        shown = "  ".join(number(name, value) for name, value in numbers.items())
-        if self._bar:
-            if self._task is not None:
-                self._bar.update(self._task, completed=step, total=total, numbers=shown)
+        shown = {name: number(name, value) for name, value in numbers.items()}
+        if self._board:
+            self._board.update(step, total, numbers, shown)
             return
         now = time.monotonic()
         if self._first_step is None:
@@ -91,25 +89,20 @@ class Watch:
             self._said = now
             made = step - self._first_step
             left = f"  {duration((now - self._began) / made * (total - step))} left" if made > 0 else ""
-            self._print(f"{self._place(self._stage)}  {step:,}/{total:,}  {shown}{left}", markup=False)
+            self._print(f"{self._place(self._stage)}  {step:,}/{total:,}  {'  '.join(shown.values())}{left}", markup=False)
 
     def say(self, text: str) -> None:
         self._print(text)
 
     def finish(self, stage: str, seconds: float, summary: dict[str, Any]) -> None:
-        self._drop()
+        if self._board:
+            self._board.close()
         facts = "  ".join(_fact(k, v) for k, v in summary.items() if isinstance(v, (int, float)) and not isinstance(v, bool))
         self._print(f"[green]{self._place(stage)} done[/] in {duration(seconds)}" + (f"  [dim]{escape(facts)}[/]" if facts else ""))
 
     def _place(self, stage: str) -> str:
         position = self._stages.index(stage) + 1 if stage in self._stages else 0
         return f"{position}/{len(self._stages)} {stage}"
-
-    def _drop(self) -> None:
-        if self._bar and self._task is not None:
-            self._bar.remove_task(self._task)
-            self._bar.refresh()  # else the next line is printed above the old bar
-        self._task = None
 
     def _print(self, text: str, markup: bool = True) -> None:
         try:
@@ -120,20 +113,3 @@ class Watch:
 
 def _fact(name: str, value: float) -> str:
     return f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else number(name, value)
-
-
-class _Count(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text("" if task.total is None else f"{int(task.completed):,}/{int(task.total):,}")
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("[bold]{task.description}[/]", markup=True),
-        BarColumn(bar_width=24),
-        _Count(),
-        TextColumn("{task.fields[numbers]}", markup=False),
-        TimeRemainingColumn(),
-        console=console,
-        refresh_per_second=4,
-    )

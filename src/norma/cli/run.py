@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from norma.pipeline import Run, StageState
 
 
+class EngineName(StrEnum):
+    """Who reads and tokenises text."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 def run(
     recipe: Annotated[Path, typer.Argument(help="The recipe (YAML), or a folder that holds recipe.yaml.")],
     overrides: Annotated[
@@ -25,6 +33,9 @@ def run(
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Make this stage and what it needs, nothing else.")] = None,
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Make this stage and what depends on it again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made, and why.")] = False,
+    engine: Annotated[
+        EngineName, typer.Option(help="Who reads and tokenises text: local, or ray (a Ray cluster, RAY_ADDRESS).")
+    ] = EngineName.LOCAL,
     trust: Annotated[bool, typer.Option("--trust", help="Let the Python files that the recipe names run.")] = False,
 ) -> None:
     """Run a recipe. A run that was stopped anywhere goes on with the same command; finished stages are not made again."""
@@ -34,7 +45,7 @@ def run(
     from norma.pipeline import execute, load_recipe, plan_run
 
     console = Console()
-    loaded = load_recipe(recipe, overrides or [], scale=scale, trust=trust)
+    loaded = load_recipe(recipe, overrides or [], scale=scale, trust=trust, engine=engine.value)
     if dry_run:
         _show_plan(console, plan_run(loaded, until=until, from_stage=from_), loaded.output)
         return

@@ -31,7 +31,7 @@ from norma.pipeline.lineage import Identity, changes, content_digest, environmen
 from norma.pipeline.observe import Logged, Observer, Quiet
 from norma.pipeline.plan import Plan
 from norma.pipeline.recipe import Loaded, Node, load_recipe
-from norma.pipeline.stage import Context
+from norma.pipeline.stage import Context, Engine
 from norma.pipeline.status import StageState, assess, load_spec, staleness
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def run(
     until: str | None = None,
     from_stage: str | None = None,
     observer: Observer | None = None,
+    engine: Engine = "local",
 ) -> Run:
     """Run a recipe, going on from whatever an earlier run of it has finished.
 
@@ -97,11 +98,13 @@ def run(
         overrides: ``{"pretrain.tokens": 1000000}`` or ``["pretrain.tokens=1000000"]``.
         until: make this stage and what it needs, nothing else.
         from_stage: make this stage and all that depend on it again, even if they are up to date.
+        engine: who reads and tokenises text: this machine, or a Ray cluster. The artefacts are the same.
 
     Raises:
         NormaError: one line that names what is wrong, where, and how to mend it.
     """
-    return execute(load_recipe(recipe, overrides, scale=scale, trust=trust), until=until, from_stage=from_stage, observer=observer)
+    loaded = load_recipe(recipe, overrides, scale=scale, trust=trust, engine=engine)
+    return execute(loaded, until=until, from_stage=from_stage, observer=observer)
 
 
 def plan_run(loaded: Loaded, *, until: str | None = None, from_stage: str | None = None) -> list[StageState]:
@@ -215,6 +218,7 @@ def _context(loaded: Loaded, node: Node, spec: Spec | None, folder: RunFolder, p
         plan=Plan(work, ranks),
         base=loaded.base,
         ranks=ranks,
+        engine=loaded.engine,
     )
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from norma.base.errors import NormaError, nearest
 from norma.base.strict_yaml import load_yaml, validate
 from norma.pipeline.overrides import Editable, apply
-from norma.pipeline.stage import Stage, StageOptions
+from norma.pipeline.stage import Engine, Stage, StageOptions
 from norma.pipeline.stages import find
 from norma.pipeline.trust import load_trusted
 
@@ -79,6 +79,7 @@ class Loaded:
     nodes: dict[str, Node]
     scale: str | None
     overrides: tuple[str, ...]
+    engine: Engine = "local"
 
     def needed_for(self, name: str) -> set[str]:
         """The stage and all it reads, directly or not."""
@@ -120,7 +121,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def load_recipe(
-    path: Path | str, overrides: Iterable[str] | Mapping[str, Any] = (), *, scale: str | None = None, trust: bool = False
+    path: Path | str,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    scale: str | None = None,
+    trust: bool = False,
+    engine: Engine = "local",
 ) -> Loaded:
     """Read and check a recipe.
 
@@ -128,6 +134,7 @@ def load_recipe(
         overrides: ``key=value`` texts as on the command line, or a mapping from dotted keys to values.
         scale: name of one of the recipe's ``scales``, applied before the overrides.
         trust: whether the Python files that the recipe names may run.
+        engine: who reads and tokenises text: this machine, or a Ray cluster. The artefacts are the same.
 
     Raises:
         NormaError: with the place of the first thing that is wrong.
@@ -162,7 +169,7 @@ def load_recipe(
             where = document.where(("stages", node.name))
             raise NormaError(f"stage '{node.name}' needs a spec", where=where, mend="Add 'spec: spec.yaml' to the recipe")
     output = Path(recipe.output or Path("runs") / recipe.name).expanduser().absolute()
-    return Loaded(recipe, path, base, output, spec_path, nodes, scale, tuple(texts))
+    return Loaded(recipe, path, base, output, spec_path, nodes, scale, tuple(texts), engine)
 
 
 def _scaled(path: Path, scale: str) -> Editable:

@@ -35,7 +35,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,6 +46,9 @@ from norma.pipeline.plan import Plan
 
 if TYPE_CHECKING:
     from norma.spec import Spec
+
+
+Engine = Literal["local", "ray"]
 
 
 class _Input:
@@ -87,6 +90,7 @@ class Context(Generic[O]):
     plan: Plan
     base: Path  # the recipe's folder: relative paths in options start here
     ranks: Ranks = ALONE  # the processes that run this stage together
+    engine: Engine = "local"  # who reads and tokenises text; what comes out is the same
 
     def path(self, reference: str) -> Path:
         """The folder or path that an ``InputRef`` points to: ``corpus/qa`` -> ``<run>/corpus/qa``."""

@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -116,6 +116,7 @@ def tokenise(
     shard_tokens: int = SHARD_TOKENS,
     total: int = 0,
     progress: Progress | None = None,
+    encoded: Iterator[tuple[Encoded, int]] | None = None,
 ) -> Shards:
     """Tokenise ``documents`` (streamed once) into the shards of ``folder``, which appears when all is done.
 
@@ -123,6 +124,7 @@ def tokenise(
         workers: processes; None is one for each core. The shards do not depend on it.
         marks: whether flags say where words, sentences and paragraphs begin. Costs time, for Chinese the most.
         total: how many documents there are, for the progress bar, where it is known.
+        encoded: the tokens, where others have made them from the documents (see ``norma.text.cluster``).
 
     Raises NormaError when there is no document, one cannot be UTF-8, the disk is full, or a worker was killed.
     """
@@ -130,13 +132,15 @@ def tokenise(
     segmenter = segmenter_name() if marks else ""
     size = 1 + max(tokenizer.backend.get_vocab(with_added_tokens=True).values())
     made = Made(tokenizer_digest(tokenizer), size, tokenizer.pad_id, marks, segmenter)
-    if segmenter == CHARACTERS:
+    if segmenter == CHARACTERS and encoded is None:
         documents = _warning(documents, progress)
     began = time.monotonic()
-    encodings = _in_order(chunks(documents), tokenizer, marks, workers)
-    with ShardWriter(folder, made, shard_tokens=shard_tokens) as writer, closing(encodings):
-        for encoded, text_bytes in encodings:
-            writer.add(encoded.tokens, encoded.flags, encoded.lengths, text_bytes)
+    encodings = _in_order(chunks(documents), tokenizer, marks, workers) if encoded is None else encoded
+    with ShardWriter(folder, made, shard_tokens=shard_tokens) as writer, ExitStack() as stack:
+        if isinstance(encodings, Generator):
+            stack.enter_context(closing(encodings))
+        for part, text_bytes in encodings:
+            writer.add(part.tokens, part.flags, part.lengths, text_bytes)
             speed = writer.tokens / max(time.monotonic() - began, 1e-9)
             progress.update(writer.documents, max(total, writer.documents), tokens_per_s=speed)
         if not writer.documents:

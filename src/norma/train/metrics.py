@@ -19,10 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from rich.markup import escape
+
 from norma.base.files import disk_errors, to_json, write_text
 from norma.base.progress import Progress
 from norma.train.sinks import Sink
 
+SHOWN = 200  # characters of a sample on the screen
 CLOCKS = frozenset({"seconds", "tokens_per_s", "eta", "peak_share"})  # differ between equal runs
 _HIDDEN = frozenset({"step", "tokens", "bytes", "learning_rate", "seconds", "eta"})  # not shown live: the display has its own
 
@@ -141,8 +144,11 @@ class RunLog:
         self._put({"step": step, **{k: v for k, v in (numbers or {}).items() if k != "nats"}, "skipped": True, "why": why})
 
     def sample(self, step: int, text: str) -> None:
-        """Write down what the model says after ``step``."""
+        """Write down what the model says after ``step``, and show it on one line."""
         self.samples.write({"step": step, "text": text})
+        if text:
+            line = " ".join(text.split())
+            self.progress.say(f"[dim]step {step + 1:,}:[/] {escape(line[:SHOWN] + ('…' if len(line) > SHOWN else ''))}")
 
     def sync(self) -> None:
         self.metrics.sync()

@@ -5,14 +5,19 @@ files, folders, hub ─→ readers ─→ cleaning steps ─→ text.train.jsonl
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from norma.base.hashing import file_digest
 from norma.pipeline.stage import Context, Stage, StageOptions
 from norma.text.clean.options import CleanOptions
+
+if TYPE_CHECKING:
+    from norma.text.quarantine import Quarantine
+    from norma.text.readers import Record
 
 
 class TextSource(BaseModel):
@@ -50,6 +55,17 @@ class Clean(Stage[CleanStageOptions]):
         paths = [source.path for source in options.sources if source.path is not None]
         return {p: {name: file_digest(path) for path, name in files_of(base / Path(p).expanduser())} for p in paths}
 
+    @staticmethod
+    def _reader(ctx: Context[CleanStageOptions]) -> Callable[[str, Quarantine], Iterator[Record]]:
+        """Who reads: this process, or a cluster (data sets of a hub excepted)."""
+        from norma.text.readers import HUB, read
+
+        if ctx.engine == "local":
+            return read
+        from norma.text.cluster import read_on_cluster
+
+        return lambda source, quarantine: (read if source.startswith(HUB) else read_on_cluster)(source, quarantine)
+
     def run(self, ctx: Context[CleanStageOptions]) -> dict[str, Any]:
         import json
         from itertools import chain, islice
@@ -57,7 +73,7 @@ class Clean(Stage[CleanStageOptions]):
         from norma.base.files import atomic_writer, write_json
         from norma.text.clean import build_steps, documents_of, run
         from norma.text.quarantine import Quarantine
-        from norma.text.readers import HUB, read
+        from norma.text.readers import HUB
         from norma.text.split import split
 
         options = ctx.options
@@ -70,7 +86,8 @@ class Clean(Stage[CleanStageOptions]):
         ):
             steps = build_steps(options.steps, quarantine)
             sources = (str(ctx.outside(s.path)) if s.path is not None else f"{HUB}{s.hub}" for s in options.sources)
-            records = islice(chain.from_iterable(read(source, quarantine) for source in sources), options.max_documents)
+            reader = self._reader(ctx)
+            records = islice(chain.from_iterable(reader(source, quarantine) for source in sources), options.max_documents)
             files = {"train": train, "validation": validation}
             for number, document in enumerate(run(steps, documents_of(records, quarantine))):
                 side = split(document.place, ctx.seed, options.validation_share)

@@ -41,7 +41,13 @@ class Tokens(Stage[TokensOptions]):
                 raise NormaError(f"'{ctx.options.text}' holds no {source.name}", where=source, mend=mend)
             folder = ctx.folder / side
             if not (folder / MANIFEST).exists():
-                tokenise(read_texts([source]), tokenizer, folder, marks=ctx.options.marks, progress=ctx.progress)
+                encoded = None
+                if ctx.engine == "ray":
+                    from norma.text.cluster import encode_on_cluster
+
+                    encoded = encode_on_cluster(source, tokenizer, ctx.options.marks)
+                how: dict[str, Any] = {"marks": ctx.options.marks, "progress": ctx.progress, "encoded": encoded}
+                tokenise(read_texts([source]), tokenizer, folder, **how)
             shards = Shards(folder)
             made[side] = {"documents": shards.documents, "tokens": shards.tokens, "bytes": shards.bytes}
             ctx.progress.say(f"{side}: {shards.tokens:,} tokens, {shards.bytes / max(1, shards.tokens):.2f} bytes a token")

@@ -1,0 +1,63 @@
+"""The live view: curves keep the whole history in a few means, and the board shows the numbers that are there."""
+
+from __future__ import annotations
+
+import io
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from norma.cli.live import BLOCKS, WIDTH, Board, Curve
+from norma.cli.progress import number
+
+
+def test_a_curve_by_hand() -> None:
+    curve = Curve()
+    for value in (0.0, 1.0, 2.0, 7.0):
+        curve.add(value)
+    assert curve.drawn() == "▁▂▃█"
+    curve.add(math.nan)
+    assert curve.drawn() == "▁▂▃█", "what is not finite is not drawn"
+    flat = Curve()
+    for _ in range(3):
+        flat.add(5.0)
+    assert flat.drawn() == "▁▁▁"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3000))
+def test_a_curve_never_grows(count: int) -> None:
+    curve = Curve()
+    for i in range(count):
+        curve.add(float(i))
+    assert len(curve.means) < 2 * WIDTH
+    drawn = curve.drawn()
+    assert len(drawn) <= WIDTH
+    assert list(drawn) == sorted(drawn, key=BLOCKS.index), "a line that rises is drawn rising"
+    if count > 1:
+        assert drawn[0] == BLOCKS[0]
+
+
+def test_the_board_shows_what_it_was_told() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    board = Board(console)
+    board.open("2/3 train")
+    for step in range(1, 9):
+        numbers = {"loss": 8.0 / step, "tokens_per_s": 15500.0}
+        board.update(step, 10, numbers, {name: number(name, value) for name, value in numbers.items()})
+    with console.capture() as capture:
+        console.print(board._drawn())
+    shown = capture.get()
+    assert "2/3 train" in shown
+    assert "8/10" in shown
+    assert "loss" in shown
+    assert "1.000" in shown
+    assert "█" in shown
+    assert "speed" in shown
+    assert "15.5k tokens/s" in shown
+    board.close()
+    with console.capture() as capture:
+        console.print(board._drawn())
+    assert capture.get().strip() == ""
