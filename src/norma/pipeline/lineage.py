@@ -41,10 +41,17 @@ class Identity:
 
     @property
     def digest(self) -> str:
-        return digest(self.row())
+        # What says nothing is as if it were not there: an option that a later Norma adds, and that is null, makes nothing stale.
+        return digest(_spoken(self.row()))
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _spoken(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _spoken(item) for key, item in value.items() if item is not None}
+    return [_spoken(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def identity(loaded: Loaded, node: Node, spec: Spec | None, inputs: dict[str, str]) -> Identity:

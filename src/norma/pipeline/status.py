@@ -55,8 +55,8 @@ def staleness(folder: RunFolder, node: Node, now: Identity) -> tuple[str, ...] |
     lineage = folder.lineage(node.name)
     if lineage is None:
         return ()
-    if lineage.get("digest") != now.digest:
-        return tuple(changes(lineage.get("identity", {}), now)) or ("made by another version of Norma",)
+    if lineage.get("digest") != now.digest and (reasons := changes(lineage.get("identity", {}), now)):
+        return tuple(reasons)
     hurt = damage(folder.artefact(node.name), lineage["files"])
     return None if hurt is None else (hurt,)
 
