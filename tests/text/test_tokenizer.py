@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from norma.base.errors import NormaError
-from norma.text.tokenizer import BOS, END, PAD, SPECIAL_TOKENS, Tokenizer, read_texts, train_tokenizer
+from norma.text.sampling import read_texts
+from norma.text.tokenizer import BOS, END, PAD, SPECIAL_TOKENS, Tokenizer, train_tokenizer
 
 LINES = ["What does `json.dumps` do? 12", "您好：`time.sleep` waits.", "Certainly: it returns 2024 values."] * 4
 TOKENIZER = train_tokenizer(LINES, 340)

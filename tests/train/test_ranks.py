@@ -69,6 +69,32 @@ def test_equal_to_one_process(tmp_path: Path, count: int, asked: dict[str, Any])
     assert far(tmp_path / "one", tmp_path / "many") < 1e-5
 
 
+GPT3 = {"preset": "gpt3", "train": {"tensor_parallel": 2, "optimiser": "adamw"}}
+PARTED = {"train": {"tensor_parallel": 2}}
+
+
+@pytest.mark.parametrize(
+    ("count", "asked"),
+    [
+        pytest.param(2, PARTED, id="muon, two objectives"),
+        pytest.param(2, GPT3, id="adamw, biases"),
+        pytest.param(2, {"preset": "bart", "train": {"tensor_parallel": 2, "ema": 0.9, "averaged": True}}, id="two stacks, averaged"),
+        pytest.param(2, {"preset": "gpt-neox", "recompute": True, **PARTED}, id="parallel blocks, activations made again"),
+        pytest.param(4, PARTED, id="muon, two groups of two"),
+        pytest.param(4, GPT3, id="adamw, two groups of two"),
+    ],
+)
+def test_divided_layers_equal_one_process(tmp_path: Path, count: int, asked: dict[str, Any]) -> None:
+    """Tensor parallel: each group of two divides the blocks' matrices; losses, gradient norms and weights are those of one process."""
+    alike(run(tmp_path / "one", 1, **asked), run(tmp_path / "many", count, **asked))
+    assert far(tmp_path / "one", tmp_path / "many") < 1e-5
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2)])
+def test_divided_layers_go_on_with_another_number_of_ranks(tmp_path: Path, before: int, after: int) -> None:
+    goes_on(tmp_path, before, after, {"train": {"tensor_parallel": 2, "ema": 0.9}})
+
+
 def test_muon_as_it_is(tmp_path: Path) -> None:
     """Its bf16 iteration rounds gradients that differ in the last bit to other values: the first step is equal, later ones nearly so."""
     one, many = run(tmp_path / "one", 1, exact=False), run(tmp_path / "many", 2, exact=False)
@@ -78,7 +104,10 @@ def test_muon_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2)])
 def test_goes_on_with_another_number_of_ranks(tmp_path: Path, before: int, after: int) -> None:
-    asked = {"train": {"ema": 0.9}}
+    goes_on(tmp_path, before, after, {"train": {"ema": 0.9}})
+
+
+def goes_on(tmp_path: Path, before: int, after: int, asked: dict[str, Any]) -> None:
     unbroken = run(tmp_path / "unbroken", after, **asked)
     run(tmp_path / "broken", before, check=False, die_at=4, **asked)
     newest = sorted((tmp_path / "broken").glob("checkpoint-*"))[-1]

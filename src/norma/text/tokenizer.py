@@ -194,21 +194,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, objectives: Sequence[
     return Tokenizer(backend, config)
 
 
-def _batches(texts: Iterable[str], size: int = 1000) -> Iterator[list[str]]:
+def _batches(texts: Iterable[str], size: int = 1 << 20) -> Iterator[list[str]]:
+    """Texts that together have at least ``size`` characters, which bounds the memory."""
     batch: list[str] = []
+    held = 0
     for text in texts:
         batch.append(text)
-        if len(batch) == size:
+        held += len(text)
+        if held >= size:
             yield batch
-            batch = []
+            batch, held = [], 0
     if batch:
         yield batch
-
-
-def read_texts(files: Iterable[Path]) -> Iterator[str]:
-    """The ``text`` of text rows, or every message's content of question rows, from the corpus files of a run."""
-    for path in files:
-        with Path(path).open(encoding="utf-8") as handle:
-            for line in handle:
-                row = json.loads(line)
-                yield row["text"] if "text" in row else "\n".join(m["content"] for m in row["messages"])

@@ -80,7 +80,7 @@ class Pretrain(Stage[PretrainOptions]):
         from norma.train.spread import collect, recompute, spread
 
         dtype, tokenizer = prepare(ctx), Tokenizer.load(ctx.path(ctx.options.tokenizer))
-        ctx = replace(ctx, options=dialled(ctx, tokenizer, dtype))
+        ctx = replace(ctx, options=dialled(ctx, tokenizer, dtype), ranks=ctx.ranks.grouped(ctx.options.train.tensor_parallel))
         options = ctx.options
         model = _new_model(ctx, tokenizer) if options.from_ is None else open_model(ctx, options.from_)
         config = model.config

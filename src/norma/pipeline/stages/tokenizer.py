@@ -21,12 +21,16 @@ class TokenizerOptions(StageOptions):
 
 
 class Tokenizer(Stage[TokenizerOptions]):
-    """Learns the merges from training rows only (text, and questions where there are some): validation text is never seen."""
+    """Learns the merges from training rows only (text, and questions where there are some): validation text is never seen.
 
-    kind, version, Options = "tokenizer", 1, TokenizerOptions
+    Of a large corpus it reads what memory allows, spread evenly over it (``norma.text.sampling``).
+    """
+
+    kind, version, Options = "tokenizer", 2, TokenizerOptions
 
     def run(self, ctx: Context[TokenizerOptions]) -> dict[str, Any]:
-        from norma.text.tokenizer import read_texts, train_tokenizer
+        from norma.text.sampling import sample_texts
+        from norma.text.tokenizer import train_tokenizer
 
         corpus = ctx.path(ctx.options.corpus)
         text, questions = corpus / "text.train.jsonl", corpus / "qa.train.jsonl"
@@ -34,7 +38,7 @@ class Tokenizer(Stage[TokenizerOptions]):
             mend = "Point 'corpus:' to a corpus stage"
             raise NormaError(f"'{ctx.options.corpus}' holds no training text (text.train.jsonl)", where=text, mend=mend)
         ctx.progress.say(f"Learning a vocabulary of {ctx.options.vocab_size:,} tokens ...")
-        texts = read_texts([text, *([questions] if questions.is_file() else [])])
+        texts = sample_texts([text, *([questions] if questions.is_file() else [])])
         tokenizer = train_tokenizer(texts, ctx.options.vocab_size, ctx.options.objectives)
         tokenizer.save(ctx.folder)
         return {"vocab_size": len(tokenizer)}
