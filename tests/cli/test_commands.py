@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from norma.cli import main
-from norma.cli.progress import Watch, compact, duration, number
+from norma.cli.live import compact
+from norma.cli.progress import Watch, duration, number
 from norma.cli.run import results_table
 from norma.pipeline import load_recipe
 from norma.pipeline.project import fill, templates

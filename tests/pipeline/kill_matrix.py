@@ -1,13 +1,13 @@
 """Every objective of pretraining, killed with -9 at chosen moments and continued, beside a run left in peace.
 
-    python tests/pipeline/kill_matrix.py [--only NAME ...]        prints a table in Markdown, exits 1 when a run differs
+    python tests/pipeline/kill_matrix.py [--only NAME ...] [--json]        prints a table in Markdown, exits 1 when a run differs
 
 Rows are packed, and a step is made of micro-batches that do not divide it. Each attempt is a forked process that kills itself:
     first     after the gradient of step 0, when nothing is saved
     parts     in step 5, between two micro-batches of one gradient
     file      with half a file of a checkpoint written, before step 8
     row       with half a row of metrics.jsonl written, at step 10
-    decay     while the learning rate falls, between the updates of two parameter groups' optimisers and the checkpoint, at step 13
+    decay     while the learning rate falls, after the update of step 13 and before its row and its checkpoint
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import save
 
 import norma.pipeline
-from norma.pipeline import load_recipe
 from norma.train import checkpoint, loop, metrics
 
 STEPS = 16
@@ -81,7 +79,7 @@ def recipe(folder: Path, names: list[str]) -> Path:
     for name in names:
         stages[name] = TRAINED | OBJECTIVES[name] | {"model": shape | OBJECTIVES[name]["model"]}
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump({"norma": 1, "name": "kill-matrix", "seed": 1, "spec": "spec.yaml", "stages": stages}, sort_keys=False))
+    path.write_text(json.dumps({"norma": 1, "name": "kill-matrix", "seed": 1, "spec": "spec.yaml", "stages": stages}))
     return path
 
 
@@ -160,7 +158,6 @@ def matrix(folder: Path, names: list[str]) -> Iterator[dict[str, Any]]:
     """A row for each objective."""
     os.environ["OMP_NUM_THREADS"] = "1"
     path = recipe(folder, names)
-    load_recipe(path)
     for name in names:
         assert run(path, folder / "peace", name, None)
         died = [moment for moment in MOMENTS if not run(path, folder / "killed", name, moment)]
@@ -181,15 +178,17 @@ def matrix(folder: Path, names: list[str]) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Kill every objective at every moment.")
     parser.add_argument("--only", nargs="+", choices=list(OBJECTIVES), default=list(OBJECTIVES))
+    parser.add_argument("--json", action="store_true", help="a row of JSON for each objective instead of the table")
     asked = parser.parse_args()
-    print("| objective | killed | unbroken | continued | equal |\n|---|---|---|---|---|", flush=True)
+    if not asked.json:
+        print("| objective | killed | unbroken | continued | equal |\n|---|---|---|---|---|", flush=True)
     good = True
     with tempfile.TemporaryDirectory() as folder:
         for row in matrix(Path(folder), asked.only):
             good &= row["equal"] and row["killed"] == list(MOMENTS)
             equal = "yes" if row["equal"] else "**no**"
             cells = (row["objective"], ", ".join(row["killed"]), f"`{row['unbroken'][:12]}`", f"`{row['continued'][:12]}`", equal)
-            print("| " + " | ".join(cells) + " |", flush=True)
+            print(json.dumps(row) if asked.json else "| " + " | ".join(cells) + " |", flush=True)
     sys.exit(not good)
 
 
