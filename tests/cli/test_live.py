@@ -48,7 +48,8 @@ def test_the_board_shows_what_it_was_told() -> None:
         board.update(step, 10, {"loss": 8.0 / step, "loss.masked-next": 2.0, "tokens_per_s": 15500.0, "peak_share": 0.4123})
     with console.capture() as capture:
         console.print(board._drawn())
-    bar, *rows = capture.get().splitlines()
+    space, bar, *rows = capture.get().splitlines()
+    assert not space.strip(), "what was said before is set apart"
     assert "2/3 train" in bar and "8/10" in bar
     cells = [row.split() for row in rows]
     assert [row[:-1] for row in cells] == [["loss", "1.000"], ["masked-next", "2.000"], ["tokens/s", "15.5k"], ["of", "the", "peak", "41%"]]

@@ -36,7 +36,7 @@ GRADED = {"shards": "graded/train", "grades": {"how": "unlikelihood", "threshold
 ALTERNATING = [{"objective": "masked-next", "mask": {"rate": 0.3, "final_rate": 0.15}}, {"objective": "generative"}]
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "generative": {"mix": [{"objective": "generative"}], "model": DECODER},
-    "rows": {"data": [{"rows": "corpus/text.train.jsonl"}, {"rows": "corpus/qa.train.jsonl"}], "model": DECODER},
+    "rows": {"data": [{"rows": "corpus/text.train.jsonl"}], "model": DECODER},
     "masked": {"mix": [{"objective": "masked", "mask": {"unit": "word"}}], "model": {"preset": "bert"}},
     "next-sentence": {"mix": [{"objective": "next-sentence"}], "model": ENCODER},
     "sentence-order": {"mix": [{"objective": "sentence-order"}], "model": ENCODER},

@@ -1,4 +1,7 @@
-"""Several processes train as one does: same losses, same gradients, same weights; their checkpoints open on any number."""
+"""Several processes train as one does: same losses, same gradients, same weights; their checkpoints open on any number.
+
+With -s each test prints how far they are apart: the table of docs/pretraining.md.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +45,21 @@ def far(a: Path, b: Path) -> float:
     """The largest difference of two runs' last weights."""
     one, two = load_file(a / "end.safetensors"), load_file(b / "end.safetensors")
     assert one.keys() == two.keys()
-    return max(float((one[name] - two[name]).abs().max()) for name in one)
+    most = max(float((one[name] - two[name]).abs().max()) for name in one)
+    print(f"weights {most:.1e}")
+    return most
 
 
 def alike(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
     assert [row["step"] for row in one] == [row["step"] for row in two]
+    apart = {"loss": 0.0, "gradient_norm": 0.0}
     for a, b in zip(one, two, strict=True):
         assert a["tokens"] == b["tokens"]
         for name in (name for name in a if name.startswith("loss") or name == "gradient_norm"):
             assert a[name] == pytest.approx(b[name], rel=1e-5), (a["step"], name)
+            if name in apart:
+                apart[name] = max(apart[name], abs(a[name] / b[name] - 1))
+    print(f"{len(one)} steps, relative: loss {apart['loss']:.1e}, gradient norm {apart['gradient_norm']:.1e}", end="; ")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ class Board:
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
             TextColumn("[bold]{task.description}[/]", markup=True),
-            BarColumn(bar_width=WIDTH),
+            BarColumn(bar_width=WIDTH, complete_style="cyan", finished_style="cyan"),
             _Count(),
             _Left(),
             console=console,
@@ -130,7 +130,7 @@ class Board:
             whole, _, part = words.partition(".")  # loss.masked: a part of the loss that stands above
             label = f"    {part}" if part and whole in self._shown else f"  {words}"
             table.add_row(label, value, self._curves[name].drawn())
-        return Group(self._bar.get_renderable(), table)
+        return Group(Text(""), self._bar.get_renderable(), table)
 
 
 class _Count(ProgressColumn):

@@ -66,7 +66,7 @@ def clip_gradient(parameters: list[nn.Parameter], limit: float) -> Tensor:
         return clip_grad_norm_(parameters, limit)
     gradients = [[p.grad for p in group if p.grad is not None] for group in groups.values()]
     norms = [get_total_norm(group) for group in gradients if group]
-    norm = torch.linalg.vector_norm(torch.stack([n.full_tensor() if isinstance(n, DTensor) else n for n in norms]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([n.full_tensor() if isinstance(n, DTensor) else n for n in norms]))
     for group in groups.values():
         clip_grads_with_norm_(group, limit, norm)
     return norm
