@@ -2,7 +2,8 @@
 
 docs/live-view.svg is a real run's, in a terminal of 96 columns:
 
-    norma run recipes/objectives.yaml --scale ci --until alternating alternating.steps=60 alternating.train.sample_every=15
+    norma run recipes/objectives.yaml --scale ci --until alternating alternating.steps=60 alternating.sequence=64 alternating.batch=8
+        alternating.model.width=128 alternating.train.sample_every=15
 """
 
 from __future__ import annotations

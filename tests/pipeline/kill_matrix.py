@@ -24,9 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # here, where every fork has it: an optimiser's first step would load it again in each
 from safetensors.torch import save
 
+import norma.evaluate.likelihood
+import norma.evaluate.samples
+import norma.generate
 import norma.pipeline
+import norma.train.pretraining
+import norma.train.seq2seq
+import norma.train.spread
 from norma.train import checkpoint, loop, metrics
 
 STEPS = 16
