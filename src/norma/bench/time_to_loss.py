@@ -295,7 +295,7 @@ def _norma(race: Race, out: Path, until: str, *more: str) -> None:
     """``norma run`` of our recipe in a process of its own. What is finished stays."""
     both = [f"{stage}.{one}" for one in race.overrides for stage in ("trial", "pretrain")]
     command = [sys.executable, "-m", "norma", "run", str(out / "recipe.yaml"), f"output={out / 'run'}", *both, *more, "--until", until]
-    found = subprocess.run(command, capture_output=True, text=True)
+    found = subprocess.run(command, stderr=subprocess.PIPE, text=True)  # what it says goes to the terminal as always
     if found.returncode:
-        last = (found.stderr.strip().splitlines() or found.stdout.strip().splitlines() or ["no message"])[-1]
+        last = (found.stderr.strip().splitlines() or ["no message"])[-1]
         raise NormaError(f"our side ended: {escape(last)}", where=out / "recipe.yaml", mend="The stages' log.txt say more")
