@@ -194,15 +194,16 @@ def run(race: Race, out: Path, *, json_path: Path | None, console: Console) -> b
 
 
 def table(race: Race, rows: Sequence[Mapping[str, Any]]) -> Table:
-    shown = Table(title=str(race), title_justify="left")
+    shown = Table(title=str(race), title_justify="left", caption_justify="left")
     shown.add_column("system")
-    for column in ("M weights", "steps", "M tokens", "seconds", "bits/byte", "time to peer's loss", "ratio"):
+    for column in ("M weights", "steps", "M tokens", "seconds", "bits/byte", "s to nanoGPT's", "ratio"):
         shown.add_column(column, justify="right")
     for row in rows:
         there = row["seconds_to_peer"]
-        told = ("–", "–") if there is None else (f"{there:,.0f} s", f"{row['ratio']:.3f}")
+        told = ("–", "–") if there is None else (f"{there:,.0f}", f"{row['ratio']:.3f}")
         numbers = (f"{row['parameters'] / 1e6:.2f}", f"{row['steps']:,}", f"{row['tokens'] / 1e6:.2f}", f"{row['seconds']:,.0f}")
-        shown.add_row(f"{row['system']} ({row['setting']})", *numbers, f"{row['bits_per_byte']:.4f}", *told)
+        shown.add_row(row["system"], *numbers, f"{row['bits_per_byte']:.4f}", *told)
+    shown.caption = "\n".join(f"{row['system']}: {row['setting']}" for row in rows)
     return shown
 
 
@@ -255,21 +256,23 @@ def _ours(race: Race, out: Path, peer: Result, console: Console) -> Result:
     every = max(1, steps // POINTS)
     console.print(f"  Norma: {each:.3f} s a step, {steps:,} steps", style="dim", highlight=False)
     _norma(race, out, "pretrain", f"pretrain.steps={steps}", f"pretrain.train.keep_every={every}")
-    return _measured(race, out / "run", steps, console)
+    return _measured(race, out, steps, console)
 
 
-def _measured(race: Race, folder: Path, steps: int, console: Console) -> Result:
+def _measured(race: Race, out: Path, steps: int, console: Console) -> Result:
     """The finished training's seconds, and bits per byte of its checkpoints and of the model."""
     from norma.bench.held_out import bits_per_byte, held_out
     from norma.lm import LanguageModel
+    from norma.pipeline import load_recipe
     from norma.text.shards import Shards
     from norma.train import checkpoint
 
+    folder = out / "run"
     model = LanguageModel.load(folder / "pretrain")
     text = held_out(Shards(folder / "tokens" / "validation"), race.length, model.tokenizer.byte_lengths())
     seconds = _seconds(folder / "pretrain")
     final = bits_per_byte(model.transformer, text)
-    options = read_json(folder / "pretrain" / "lineage.json")["options"]
+    options = load_recipe(out / "recipe.yaml", _overrides(race)).nodes["pretrain"].options.resolved()
     tokens = options["batch"] * options["sequence"]
     curve = []
     for path in sorted((folder / "pretrain").glob("checkpoint-*")):
@@ -291,10 +294,15 @@ def _seconds(stage: Path) -> list[float]:
     return [float(row["seconds"]) for row in map(json.loads, lines) if not row.get("skipped")]
 
 
+def _overrides(race: Race) -> list[str]:
+    """The user's changes, of the trial as of the training."""
+    return [f"{stage}.{one}" for one in race.overrides for stage in ("trial", "pretrain")]
+
+
 def _norma(race: Race, out: Path, until: str, *more: str) -> None:
     """``norma run`` of our recipe in a process of its own. What is finished stays."""
-    both = [f"{stage}.{one}" for one in race.overrides for stage in ("trial", "pretrain")]
-    command = [sys.executable, "-m", "norma", "run", str(out / "recipe.yaml"), f"output={out / 'run'}", *both, *more, "--until", until]
+    changed = [f"output={out / 'run'}", *_overrides(race), *more]
+    command = [sys.executable, "-m", "norma", "run", str(out / "recipe.yaml"), *changed, "--until", until]
     found = subprocess.run(command, stderr=subprocess.PIPE, text=True)  # what it says goes to the terminal as always
     if found.returncode:
         last = (found.stderr.strip().splitlines() or ["no message"])[-1]
