@@ -196,12 +196,12 @@ def run(race: Race, out: Path, *, json_path: Path | None, console: Console) -> b
 def table(race: Race, rows: Sequence[Mapping[str, Any]]) -> Table:
     shown = Table(title=str(race), title_justify="left", caption_justify="left")
     shown.add_column("system")
-    for column in ("M weights", "steps", "M tokens", "seconds", "bits/byte", "s to nanoGPT's", "ratio"):
-        shown.add_column(column, justify="right")
+    for column in ("weights", "steps", "tokens", "seconds", "bits/byte", "there at", "ratio"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         there = row["seconds_to_peer"]
-        told = ("–", "–") if there is None else (f"{there:,.0f}", f"{row['ratio']:.3f}")
-        numbers = (f"{row['parameters'] / 1e6:.2f}", f"{row['steps']:,}", f"{row['tokens'] / 1e6:.2f}", f"{row['seconds']:,.0f}")
+        told = ("–", "–") if there is None else (f"{there:,.0f} s", f"{row['ratio']:.3f}")
+        numbers = (f"{row['parameters'] / 1e6:.2f} M", f"{row['steps']:,}", f"{row['tokens'] / 1e6:.2f} M", f"{row['seconds']:,.0f}")
         shown.add_row(row["system"], *numbers, f"{row['bits_per_byte']:.4f}", *told)
     shown.caption = "\n".join(f"{row['system']}: {row['setting']}" for row in rows)
     return shown
