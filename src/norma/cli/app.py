@@ -35,6 +35,7 @@ COMMANDS = {
     "spec schema": "norma.cli.spec:schema",
     "bench model": "norma.cli.bench:model",
     "bench train": "norma.cli.bench:train",
+    "bench time-to-loss": "norma.cli.bench:time_to_loss",
     "bench parity": "norma.cli.bench:parity",
     "doctor": "norma.cli.doctor:doctor",
 }

@@ -182,4 +182,5 @@ def _score(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dty
     texts = validation_texts(ctx.path(ctx.options.validation), ctx.options.validation_bytes)
     if model.config.kind == "encoder":
         return {"masked_nats": masked_nats(model, texts, length=ctx.options.sequence, dtype=dtype)}
-    return {"bits_per_byte": bits_per_byte(model, texts, dtype=dtype)}
+    length = min(256, ctx.options.sequence)  # never longer than what it was trained on
+    return {"bits_per_byte": bits_per_byte(model, texts, length=length, dtype=dtype)}
