@@ -3,9 +3,9 @@
     ratings (units x raters) ─count_ratings─→ counts (units x categories) ─→ alpha | gwet | fleiss | raw_agreement
     two raters ─────────────────────────────→ table (categories x categories) ─→ cohen
 
-A unit is one answer under one rule. Missing ratings are simply not counted; a unit that fewer than two people rated says nothing of agreement.
-Each function takes ``weights``, how often each unit counts (1 by default): the bootstrap resamples units by handing in whole numbers, and
-equal units may be given once. A coefficient that is not defined (nobody ever used a second category) is NaN.
+A unit is one answer under one rule. Missing ratings are simply not counted; a unit that fewer than two people rated says nothing of
+agreement. Each function takes ``weights``, how often each unit counts (1 by default): the bootstrap resamples units by handing in whole
+numbers, and equal units may be given once. A coefficient that is not defined (nobody ever used a second category) is NaN.
 
 Letters: U units, C categories, R raters.
 """
@@ -51,8 +51,8 @@ def alpha(counts: Floats, values: Floats | None = None, metric: Metric = "nomina
     """Krippendorff's alpha = 1 - D_o / D_e for any number of raters and missing ratings.
 
     Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability". With distances that are squared differences of numbers x_c, the
-    sums over pairs are moments: a unit of m ratings adds 2 (m sum x² - (sum x)²) / (m - 1) to D_o. The ordinal distance is of that kind too,
-    with x_c the mid-rank of category c among all ratings (section D of the paper: the sum of n_g from c to k less half of both ends).
+    sums over pairs are moments: a unit of m ratings adds 2 (m sum x² - (sum x)²) / (m - 1) to D_o. The ordinal distance is of that kind
+    too, with x_c the mid-rank of category c among all ratings (the paper: the sum of n_g from c to k, less half of both ends).
 
     Args:
         counts: (U, C) from ``count_ratings``, the categories in their order.

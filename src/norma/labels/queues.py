@@ -9,9 +9,9 @@
 | rare | 20% | predicted violations, those of rarely broken rules first |
 | diverse | 10% | unlike everything that was chosen or marked so far |
 
-The uniform queue is drawn first and looks at nothing but a number that seed and answer alone determine (a "permanent random number", Ohlsson
-1995), so that no prediction can bend it. The others take from what is left and from what no person has marked. Equal inputs and seed give
-equal draws, whatever the order of the candidates.
+The uniform queue is drawn first and looks at nothing but a number that seed and answer alone determine (a "permanent random number",
+Ohlsson 1995), so that no prediction can bend it. The others take from what is left and from what no person has marked. Equal inputs and
+seed give equal draws, whatever the order of the candidates.
 """
 
 from __future__ import annotations

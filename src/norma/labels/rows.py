@@ -86,6 +86,13 @@ class Label:
         return label
 
 
+def current(labels: Iterable[Label]) -> list[Label]:
+    """The labels that no other of them supersedes, in their order."""
+    rows = list(labels)
+    superseded = {label.supersedes for label in rows if label.supersedes}
+    return [label for label in rows if label.key not in superseded] if superseded else rows
+
+
 def marks(verdicts: Iterable[Verdict], response: str, language: str = "") -> list[Label]:
     """What checkers said of one answer, as labels of the annotators ``checker:<id>``."""
     return [

@@ -3,8 +3,8 @@
     labels   one mark a row                          items    the inputs that marks are of
     draws    what a queue showed, and how likely     schema_versions   which steps of ``STEPS`` this store has seen
 
-Nothing here is ever updated or deleted: triggers in the database refuse it, whoever asks. A step only adds; steps are idempotent, so that two
-programs may open an old store at once. A store of a newer Norma is refused by name.
+Nothing here is ever updated or deleted: triggers in the database refuse it, whoever asks. A step only adds; steps are idempotent, so that
+two programs may open an old store at once. A store of a newer Norma is refused by name.
 """
 
 from __future__ import annotations
