@@ -32,9 +32,12 @@ def raw(place: str) -> str:
 
 
 def test_rows_items_and_draws_come_back(place: str) -> None:
-    one = label(spans=((0, 9),), score=1 / 3, corrected="您好：它求和。", seconds=3.5, queue="uniform", inclusion_probability=0.1 + 0.2, gold=True)
+    one = label(
+        spans=((0, 9),), score=1 / 3, corrected="您好：它求和。", seconds=3.5, queue="uniform", inclusion_probability=0.1 + 0.2, gold=True
+    )  # fmt: skip
     item = Item("a", ({"role": "user", "content": "它做什么？🙂"},), "zh-Hans", {"missing": True, "n": 2}, "doc-1", "求和")
-    drawn = [Drawn("d", n, "a", f"r{n}", "style.polite", "f" * 64, "en", "doc-1", q, p) for n, (q, p) in enumerate([("uniform", 0.3), ("rare", None)])]
+    common = ("style.polite", "f" * 64, "en", "doc-1")
+    drawn = [Drawn("d", 0, "a", "r0", *common, "uniform", 0.3), Drawn("d", 1, "a", "r1", *common, "rare", None)]
     with LabelStore(place) as store:
         assert store.add([one, label("b")]) == 2 and store.add([one]) == 0
         assert store.add_items([item, item]) == 1 and store.add_items([item]) == 0
@@ -83,7 +86,8 @@ def test_replacing_is_passed_over_on_sqlite(tmp_path: Path) -> None:
         store.add([label()])
     connection = sqlite3.connect(tmp_path / "l.sqlite")
     columns = ", ".join(row[1] for row in connection.execute("PRAGMA table_info(labels)"))
-    connection.execute(f"INSERT OR REPLACE INTO labels ({columns}) SELECT {columns.replace('verdict', chr(39) + 'violation' + chr(39))} FROM labels")
+    changed = columns.replace("verdict", "'violation'")
+    connection.execute(f"INSERT OR REPLACE INTO labels ({columns}) SELECT {changed} FROM labels")
     connection.commit()
     assert connection.execute("SELECT verdict FROM labels").fetchall() == [("compliant",)]
     connection.close()
@@ -110,7 +114,8 @@ def test_two_processes_at_once_lose_nothing(place: str) -> None:
     with LabelStore(place) as store:
         found = {m.item for m in store.rows()}
         assert store.count() == len(found)
-    assert found == {f"own{w}.{n}.{m}" for w in range(2) for n in range(20) for m in range(3)} | {f"shared{n}.{m}" for n in range(20) for m in range(5)}
+    own = {f"own{w}.{n}.{m}" for w in range(2) for n in range(20) for m in range(3)}
+    assert found == own | {f"shared{n}.{m}" for n in range(20) for m in range(5)}
 
 
 _KILLED = """
@@ -178,7 +183,7 @@ def test_a_store_of_a_newer_norma_is_refused(place: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO schema_versions (version, created) VALUES (99, 0)"))
     engine.dispose()
-    with pytest.raises(NormaError, match="has schema 99, and this Norma knows 2. Use the newer Norma"):
+    with pytest.raises(NormaError, match=r"has schema 99, and this Norma knows 2\. Use the newer Norma"):
         LabelStore(place)
 
 

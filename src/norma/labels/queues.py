@@ -20,6 +20,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from norma.base.errors import NormaError
@@ -50,7 +51,7 @@ class Candidate:
     disagreement: float = 0.0
     marked: bool = False
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The answer under the rule, whoever marks it."""
         return digest([self.item, response_hash(self.response), self.rule, self.rule_hash])
@@ -71,7 +72,7 @@ class Drawn:
     queue: str
     inclusion_probability: float | None
 
-    @property
+    @cached_property
     def answer(self) -> str:
         """The ``Candidate.key`` of what was drawn."""
         return digest([self.item, response_hash(self.response), self.rule, self.rule_hash])

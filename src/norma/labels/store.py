@@ -121,7 +121,7 @@ class LabelStore:
             lock(connection)
             while batch := list(islice(source, _BATCH)):
                 # The first of equal keys stands, within a batch as in the table.
-                rows = {row["key"]: row for row in (label.row() for label in reversed(batch))}
+                rows = {label.key: label.row() for label in reversed(batch)}
                 added += self._insert(connection, LABELS, rows)
                 _refuse_contradiction(connection, [label for label in batch if label.source == "human"])
         return added
