@@ -12,6 +12,7 @@ Letters: U units, C categories, R raters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from statsmodels.stats.inter_rater import cohens_kappa
 
 Floats = NDArray[np.float64]
+Statistic = Callable[[Floats], float]
 Metric = Literal["nominal", "ordinal", "interval"]
 Scale = Literal["identity", "linear", "quadratic", "ordinal"]
 
@@ -44,7 +46,7 @@ def _weights(counts: Floats, weights: Floats | None) -> Floats:
 
 def raw_agreement(counts: Floats, weights: Floats | None = None) -> float:
     """The share of agreeing pairs of ratings, averaged over the units with two ratings or more."""
-    return _observed(counts, np.eye(counts.shape[1]), _weights(counts, weights))
+    return _observed(counts, np.eye(counts.shape[1]))(_weights(counts, weights))
 
 
 def alpha(counts: Floats, values: Floats | None = None, metric: Metric = "nominal", weights: Floats | None = None) -> float:
@@ -58,25 +60,40 @@ def alpha(counts: Floats, values: Floats | None = None, metric: Metric = "nomina
         counts: (U, C) from ``count_ratings``, the categories in their order.
         values: (C,) the categories' numbers, for ``interval``.
     """
-    weights = _weights(counts, weights)
+    return alpha_of(counts, values, metric)(_weights(counts, weights))
+
+
+def alpha_of(counts: Floats, values: Floats | None = None, metric: Metric = "nominal") -> Statistic:
+    """``alpha`` as a function of the (U,) weights, with all that does not depend on them done once: for the bootstrap."""
+    if metric == "interval" and values is None:
+        raise ValueError("the interval metric needs the categories' values")
     paired = counts.sum(axis=1) >= 2
-    counts, weights = counts[paired], weights[paired]
+    counts = counts[paired]
     ratings = counts.sum(axis=1)
-    totals = weights @ counts  # how often each category was used
-    n = float(totals.sum())
-    if (totals > 0).sum() < 2:
-        return float("nan")
-    if metric == "nominal":
-        within = (ratings**2 - (counts**2).sum(axis=1)) / (ratings - 1)
-        expected = (n**2 - float((totals**2).sum())) / (n - 1)
-    else:
-        if metric == "interval" and values is None:
-            raise ValueError("the interval metric needs the categories' values")
-        x = np.cumsum(totals) - totals / 2 if metric == "ordinal" else np.asarray(values, dtype=np.float64)
-        x = x - totals @ x / n  # distances do not change; squares of large numbers would lose digits
-        within = 2 * (ratings * (counts @ x**2) - (counts @ x) ** 2) / (ratings - 1)
-        expected = 2 * float(totals @ x**2) * n / (n - 1)
-    return 1 - float(weights @ within) / expected
+
+    def spread(x: Floats) -> Floats:
+        return 2 * (ratings * (counts @ x**2) - (counts @ x) ** 2) / (ratings - 1)
+
+    used = counts.sum(axis=0)
+    fixed = None  # distances do not change when all numbers move; squares of large ones would lose digits
+    if metric == "interval" and used.sum():
+        fixed = np.asarray(values, dtype=np.float64) - float(used @ np.asarray(values, dtype=np.float64)) / float(used.sum())
+    within = (ratings**2 - (counts**2).sum(axis=1)) / (ratings - 1) if metric == "nominal" else None if fixed is None else spread(fixed)
+
+    def statistic(weights: Floats) -> float:
+        weights = weights[paired]
+        totals = weights @ counts  # how often each category was used
+        if (totals > 0).sum() < 2:
+            return float("nan")
+        n = float(totals.sum())
+        if metric == "nominal":
+            expected = (n**2 - float((totals**2).sum())) / (n - 1)
+        else:
+            x = np.cumsum(totals) - totals / 2 if fixed is None else fixed
+            expected = 2 * (n * float(totals @ x**2) - float(totals @ x) ** 2) / (n - 1)
+        return 1 - float(weights @ (spread(x) if within is None else within)) / expected
+
+    return statistic
 
 
 def category_weights(values: ArrayLike, scale: Scale = "identity") -> Floats:
@@ -92,51 +109,59 @@ def category_weights(values: ArrayLike, scale: Scale = "identity") -> Floats:
     return 1 - distance ** (2 if scale == "quadratic" else 1)
 
 
-def _observed(counts: Floats, agree: Floats, weights: Floats) -> float:
+def _observed(counts: Floats, agree: Floats) -> Statistic:
     """The mean over units of the weighted share of agreeing pairs (Gwet 2014, equation 3.11; Fleiss 1971 for identity weights)."""
     ratings = counts.sum(axis=1)
     paired = ratings >= 2
-    counts, ratings, weights = counts[paired], ratings[paired], weights[paired]
-    total = float(weights.sum())
-    if total == 0:
-        return float("nan")
-    shares = (counts * (counts @ agree - 1)).sum(axis=1) / (ratings * (ratings - 1))
-    return float(weights @ shares) / total
+    some, size = counts[paired], ratings[paired]
+    shares = (some * (some @ agree - 1)).sum(axis=1) / (size * (size - 1))
+
+    def statistic(weights: Floats) -> float:
+        total = float(weights[paired].sum())
+        return float(weights[paired] @ shares) / total if total else float("nan")
+
+    return statistic
 
 
-def _prevalence(counts: Floats, weights: Floats) -> Floats:
-    """(C,) the mean over rated units of the share of each category."""
+def _chance_corrected(counts: Floats, agree: Floats, chance_of: Callable[[Floats], float]) -> Statistic:
+    """(p_o - p_e) / (1 - p_e), where p_e follows from the (C,) mean share of each category over the rated units."""
+    observed = _observed(counts, agree)
     ratings = counts.sum(axis=1)
     rated = ratings >= 1
-    shares = weights[rated] @ (counts[rated] / ratings[rated, None])
-    return np.asarray(shares / weights[rated].sum())
+    shares = counts[rated] / ratings[rated, None]
+
+    def statistic(weights: Floats) -> float:
+        found = observed(weights)
+        if np.isnan(found):
+            return found
+        chance = chance_of(weights[rated] @ shares / weights[rated].sum())
+        return (found - chance) / (1 - chance) if chance < 1 - 1e-12 else float("nan")
+
+    return statistic
 
 
 def gwet(counts: Floats, agree: Floats | None = None, weights: Floats | None = None) -> float:
     """Gwet's AC1 (identity weights) or AC2: chance is pi (1 - pi), so that it does not collapse when nearly all marks are alike.
 
-    Gwet (2008), British Journal of Mathematical and Statistical Psychology 61, equations 4 and 22; with weights, Gwet (2014), chapter 3.
+    Gwet (2008), British Journal of Mathematical and Statistical Psychology 61, 29-48; with weights, Gwet (2014), chapter 3.
     ``counts`` must have a column for every category that could be used, also for those that nobody used.
     """
-    weights, agree = _weights(counts, weights), np.eye(counts.shape[1]) if agree is None else agree
-    categories = counts.shape[1]
-    observed = _observed(counts, agree, weights)
-    if categories < 2 or np.isnan(observed):
-        return float("nan")
-    prevalence = _prevalence(counts, weights)
-    chance = float(agree.sum()) / (categories * (categories - 1)) * float((prevalence * (1 - prevalence)).sum())
-    return (observed - chance) / (1 - chance)
+    return gwet_of(counts, agree)(_weights(counts, weights))
+
+
+def gwet_of(counts: Floats, agree: Floats | None = None) -> Statistic:
+    """``gwet`` as a function of the (U,) weights: for the bootstrap."""
+    agree, categories = np.eye(counts.shape[1]) if agree is None else agree, counts.shape[1]
+    if categories < 2:
+        return lambda weights: float("nan")
+    scale = float(agree.sum()) / (categories * (categories - 1))
+    return _chance_corrected(counts, agree, lambda prevalence: scale * float((prevalence * (1 - prevalence)).sum()))
 
 
 def fleiss(counts: Floats, agree: Floats | None = None, weights: Floats | None = None) -> float:
     """Fleiss' kappa (1971), for unequal numbers of ratings too (Gwet 2014, equation 2.20): chance is the sum of pi²."""
-    weights, agree = _weights(counts, weights), np.eye(counts.shape[1]) if agree is None else agree
-    observed = _observed(counts, agree, weights)
-    if np.isnan(observed):
-        return float("nan")
-    prevalence = _prevalence(counts, weights)
-    chance = float(prevalence @ agree @ prevalence)
-    return (observed - chance) / (1 - chance) if chance < 1 - 1e-12 else float("nan")
+    agree = np.eye(counts.shape[1]) if agree is None else agree
+    return _chance_corrected(counts, agree, lambda prevalence: float(prevalence @ agree @ prevalence))(_weights(counts, weights))
 
 
 def cohen(table: Floats, scale: Literal["identity", "linear", "quadratic"] = "identity") -> float:

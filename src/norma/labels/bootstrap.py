@@ -6,13 +6,12 @@ multinomial draw over the kinds: the same distribution as drawing unit by unit, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from norma.labels.agreement import Floats
+from norma.labels.agreement import Statistic
 
 RESAMPLES = 2000
 _DEFINED = 0.5  # at least this share of resamples must give a number
@@ -35,7 +34,7 @@ def kinds(rows: NDArray[np.generic]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def interval(
-    statistic: Callable[[Floats], float],
+    statistic: Statistic,
     numbers: NDArray[np.int64],
     *,
     seed: int = 0,

@@ -15,7 +15,6 @@ from norma.base.errors import NormaError, nearest
 from norma.base.hashing import digest
 from norma.spec.types import Spans, Status, Verdict
 
-
 _VERDICTS = frozenset(s.value for s in Status)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -142,11 +142,11 @@ def _row(
     places, numbers = kinds(paired)
     kind = paired[places]
 
-    def resampled(statistic: Callable[[Floats], float], times: NDArray[np.int64] = numbers) -> Interval:
+    def resampled(statistic: agreement.Statistic, times: NDArray[np.int64] = numbers) -> Interval:
         return interval(statistic, times, seed=seed, resamples=resamples, confidence=confidence)
 
-    alpha = resampled(lambda w: agreement.alpha(kind, found.values, metric, w))
-    ac1 = resampled(lambda w: agreement.gwet(kind, agree, w))
+    alpha = resampled(agreement.alpha_of(kind, found.values, metric))
+    ac1 = resampled(agreement.gwet_of(kind, agree))
     kappa = None
     if len(found.annotators) == 2 and question != "score":
         both = found.codes[(found.codes >= 0).all(axis=1)]
