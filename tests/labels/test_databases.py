@@ -34,7 +34,7 @@ def raw(place: str) -> str:
 def test_rows_items_and_draws_come_back(place: str) -> None:
     one = label(
         spans=((0, 9),), score=1 / 3, corrected="您好：它求和。", seconds=3.5, queue="uniform", inclusion_probability=0.1 + 0.2, gold=True
-    )  # fmt: skip
+    )
     item = Item("a", ({"role": "user", "content": "它做什么？🙂"},), "zh-Hans", {"missing": True, "n": 2}, "doc-1", "求和")
     common = ("style.polite", "f" * 64, "en", "doc-1")
     drawn = [Drawn("d", 0, "a", "r0", *common, "uniform", 0.3), Drawn("d", 1, "a", "r1", *common, "rare", None)]
@@ -68,8 +68,11 @@ def test_nothing_is_changed_or_deleted(place: str) -> None:
         store.add_items([Item("a", ())])
         store.add_draws([Drawn("d", 0, "a", "r", "style.polite", "", "", "", "rare", None)])
     engine = create_engine(raw(place))
-    statements = [f"{what} {table}{rest}" for table in ("labels", "items", "draws", "schema_versions")
-                  for what, rest in (("UPDATE", " SET created = 0"), ("DELETE FROM", ""))]  # fmt: skip
+    statements = [
+        f"{what} {table}{rest}"
+        for table in ("labels", "items", "draws", "schema_versions")
+        for what, rest in (("UPDATE", " SET created = 0"), ("DELETE FROM", ""))
+    ]
     if "://" in place:
         statements.append("TRUNCATE labels")
     for statement in statements:

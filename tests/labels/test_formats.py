@@ -19,24 +19,43 @@ from norma.labels.formats.files import read
 from norma.labels.queues import Drawn
 from norma.spec.types import Item, Status
 
-ITEMS = {"q1": Item("q1", ({"role": "user", "content": "它做什么？"},), "zh-Hans"), "q2": Item("q2", ({"role": "user", "content": "What?"},), "en")}
+ITEMS = {
+    "q1": Item("q1", ({"role": "user", "content": "它做什么？"},), "zh-Hans"),
+    "q2": Item("q2", ({"role": "user", "content": "What?"},), "en"),
+}
 
 
 def label(item: str = "q1", **more: object) -> Label:
     return Label(
-        **{"item": item, "response": "It adds, 谢谢.", "rule": "style.polite", "rule_hash": "f" * 64, "annotator": "ann@x.org",
-           "verdict": "compliant", "language": "en"} | more
-    )  # fmt: skip
+        **{
+            "item": item,
+            "response": "It adds, 谢谢.",
+            "rule": "style.polite",
+            "rule_hash": "f" * 64,
+            "annotator": "ann@x.org",
+            "verdict": "compliant",
+            "language": "en",
+        }
+        | more
+    )
 
 
 FULL = [
-    label(verdict="violation", spans=((0, 2), (4, 8)), corrected="Certainly: it adds.", rationale="curt\n\"so\"", queue="uniform", inclusion_probability=0.25, guideline="g" * 64),
+    label(
+        verdict="violation",
+        spans=((0, 2), (4, 8)),
+        corrected="Certainly: it adds.",
+        rationale='curt\n"so"',
+        queue="uniform",
+        inclusion_probability=0.25,
+        guideline="g" * 64,
+    ),
     label(rule="form.stop", queue="uniform", inclusion_probability=0.25, guideline="g" * 64),
     label(annotator="bob", verdict="not_applicable", gold=True),
     label(annotator="bob", rule="form.stop", verdict="unsure"),
     label("q2", response="x", annotator="checker:lexicon", source="checker", score=0.25, verdict="violation", checker="c" * 64),
     label("q2", response="x", annotator="0b5f2ae4-37bb-4c0b-9ce8-3ad6a0d1a2f1"),
-]  # fmt: skip
+]
 
 
 def by_key(labels: list[Label]) -> list[Label]:
@@ -56,34 +75,72 @@ def test_label_studio_says_what_it_cannot_hold() -> None:
     back = label_studio.read(label_studio.write(tasks_from_labels(marks), {}), Reading())
     assert [m.seconds for m in back.labels] == [4.0, 4.0, None]  # one clock an annotation
     assert lost(marks, back.labels, "Label Studio") == [
-        "Label Studio cannot hold 'revision' (1 marks)", "Label Studio cannot hold 'seconds' (2 marks)",
+        "Label Studio cannot hold 'revision' (1 marks)",
+        "Label Studio cannot hold 'seconds' (2 marks)",
         "Label Studio cannot hold 'supersedes' (1 marks)",
-    ]  # fmt: skip
+    ]
 
 
 # As Label Studio exports it (its guide, "Task format"): ids, dates, an annotator's number, a skipped annotation, a rating.
 THEIRS = [
     {
-        "id": 17, "created_at": "2024-03-09T21:52:49.513742Z", "project": 83, "data": {"text": "Could you please look?", "question": "Polite?"},
+        "id": 17,
+        "created_at": "2024-03-09T21:52:49.513742Z",
+        "project": 83,
+        "data": {"text": "Could you please look?", "question": "Polite?"},
         "annotations": [
-            {"id": 1001, "completed_by": 10, "was_cancelled": False, "ground_truth": True, "lead_time": 4.288, "result": [
-                {"id": "Dx", "from_name": "politeness", "to_name": "text", "type": "choices", "value": {"choices": ["Polite"]}, "origin": "manual"},
-                {"id": "Dy", "from_name": "span", "to_name": "text", "type": "labels", "value": {"start": 6, "end": 9, "text": "you", "labels": ["politeness"]}},
-            ]},
-            {"id": 1002, "completed_by": {"id": 11, "email": "b@x.org"}, "was_cancelled": False, "result": [
-                {"id": "Dz", "from_name": "politeness", "to_name": "text", "type": "rating", "value": {"rating": 2}},
-            ]},
+            {
+                "id": 1001,
+                "completed_by": 10,
+                "was_cancelled": False,
+                "ground_truth": True,
+                "lead_time": 4.288,
+                "result": [
+                    {
+                        "id": "Dx",
+                        "from_name": "politeness",
+                        "to_name": "text",
+                        "type": "choices",
+                        "value": {"choices": ["Polite"]},
+                        "origin": "manual",
+                    },
+                    {
+                        "id": "Dy",
+                        "from_name": "span",
+                        "to_name": "text",
+                        "type": "labels",
+                        "value": {"start": 6, "end": 9, "text": "you", "labels": ["politeness"]},
+                    },
+                ],
+            },
+            {
+                "id": 1002,
+                "completed_by": {"id": 11, "email": "b@x.org"},
+                "was_cancelled": False,
+                "result": [
+                    {"id": "Dz", "from_name": "politeness", "to_name": "text", "type": "rating", "value": {"rating": 2}},
+                ],
+            },
             {"id": 1003, "completed_by": 12, "was_cancelled": True, "result": []},
         ],
-        "predictions": [{"model_version": "model 1", "result": [
-            {"from_name": "politeness", "to_name": "text", "type": "choices", "value": {"choices": ["Rude"]}}]}],
+        "predictions": [
+            {
+                "model_version": "model 1",
+                "result": [{"from_name": "politeness", "to_name": "text", "type": "choices", "value": {"choices": ["Rude"]}}],
+            }
+        ],
     }
-]  # fmt: skip
+]
 
 
 def test_label_studio_as_others_write_it() -> None:
-    reading = Reading(names={"politeness": "style.polite"}, hashes={"style.polite": "e" * 64}, verdicts={"polite": "compliant", "rude": "violation"},
-                      scale=(1, 5), language="en")  # fmt: skip
+    reading = Reading(
+        names={"politeness": "style.polite"},
+        hashes={"style.polite": "e" * 64},
+        verdicts={"polite": "compliant", "rude": "violation"},
+        scale=(1, 5),
+        language="en",
+    )
     found = label_studio.read(THEIRS, reading)
     assert [(m.annotator, m.verdict, m.score, m.source, m.gold, m.seconds) for m in found.labels] == [
         ("10", "compliant", None, "human", True, 4.288),
@@ -119,8 +176,10 @@ def test_argilla_says_what_it_cannot_hold() -> None:
     marks = [*FULL, second, label("q2", seconds=2.0)]
     back = argilla.read(argilla.write(tasks_from_labels(marks), ITEMS), Reading())
     assert lost(marks, back.labels, "Argilla") == [
-        "Argilla cannot hold 1 of the marks", "Argilla cannot hold 'gold' (1 marks)", "Argilla cannot hold 'seconds' (1 marks)",
-    ]  # fmt: skip
+        "Argilla cannot hold 1 of the marks",
+        "Argilla cannot hold 'gold' (1 marks)",
+        "Argilla cannot hold 'seconds' (1 marks)",
+    ]
     with pytest.raises(NormaError, match="two rules have one name in Argilla"):
         argilla.write(tasks_from_labels([label(), label(rule="style-polite")]), {})
 
@@ -129,8 +188,12 @@ def test_argilla_as_others_write_it() -> None:
     """As ``dataset.records.to_json`` of Argilla 2 gives it: a label question, a rating, a ranking, a suggestion."""
     rows = [
         {
-            "id": "r1", "fields": {"instruction": "Say hello", "response": "Hello!"}, "metadata": {"source": "x"}, "vectors": {},
-            "status": "completed", "_server_id": "7",
+            "id": "r1",
+            "fields": {"instruction": "Say hello", "response": "Hello!"},
+            "metadata": {"source": "x"},
+            "vectors": {},
+            "status": "completed",
+            "_server_id": "7",
             "suggestions": {"polite": {"value": "yes", "score": 0.9, "agent": "gpt"}},
             "responses": {
                 "polite": [{"value": "yes", "user_id": "u1"}, {"value": "no", "user_id": "u2"}],
@@ -138,7 +201,7 @@ def test_argilla_as_others_write_it() -> None:
                 "order": [{"value": [{"value": "a", "rank": 1}], "user_id": "u1"}],
             },
         }
-    ]  # fmt: skip
+    ]
     found = argilla.read(rows, Reading(verdicts={"yes": "compliant", "no": "violation"}, scale=(1, 5)))
     assert [(m.rule, m.annotator, m.verdict, m.score, m.source) for m in found.labels] == [
         ("polite", "u1", "compliant", None, "human"),
@@ -154,13 +217,22 @@ _TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abc"), _TEXT.filter(bool), st.sampled_from(["r.one", "r.two"]), st.sampled_from(["p", "q"]),
-                          st.sampled_from([s.value for s in Status]), _TEXT, st.booleans()), max_size=8))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"),
+            _TEXT.filter(bool),
+            st.sampled_from(["r.one", "r.two"]),
+            st.sampled_from(["p", "q"]),
+            st.sampled_from([s.value for s in Status]),
+            _TEXT,
+            st.booleans(),
+        ),
+        max_size=8,
+    )
+)
 def test_round_trips(rows: list[tuple[str, str, str, str, str, str, bool]]) -> None:
-    marks = {
-        m.key: m
-        for m in (Label(i, t, r, "h", who, v, corrected=c or None, rationale=c, gold=g) for i, t, r, who, v, c, g in rows)
-    }  # fmt: skip
+    marks = {m.key: m for m in (Label(i, t, r, "h", who, v, corrected=c or None, rationale=c, gold=g) for i, t, r, who, v, c, g in rows)}
     labels = list(marks.values())
     assert by_key(label_studio.read(label_studio.write(tasks_from_labels(labels), {}), Reading()).labels) == by_key(labels)
     plain = [replace(m, gold=False) for m in labels]
@@ -169,10 +241,14 @@ def test_round_trips(rows: list[tuple[str, str, str, str, str, str, bool]]) -> N
 
 def test_tasks_of_a_queue_come_back_with_their_queue() -> None:
     drawn = [Drawn("d", 0, "q1", "Answer.", "style.polite", "f" * 64, "en", "", "uniform", 0.3)]
-    tasks = tasks_from_draws(drawn, [label("q1", response="Answer.", annotator="checker:x", source="checker"), label("q1", response="Answer.")])
+    tasks = tasks_from_draws(
+        drawn, [label("q1", response="Answer.", annotator="checker:x", source="checker"), label("q1", response="Answer.")]
+    )
     (row,) = label_studio.write(tasks, ITEMS)
     assert row["annotations"] == [] and len(row["predictions"]) == 1 and row["data"]["prompt"] == "它做什么？"
-    row["annotations"] = [{"completed_by": 3, "result": [{"type": "choices", "from_name": "style.polite", "value": {"choices": ["violation"]}}]}]
+    row["annotations"] = [
+        {"completed_by": 3, "result": [{"type": "choices", "from_name": "style.polite", "value": {"choices": ["violation"]}}]}
+    ]
     mark = next(m for m in label_studio.read([row], Reading()).labels if m.source == "human")
     assert (mark.queue, mark.inclusion_probability, mark.rule_hash, mark.annotator) == ("uniform", 0.3, "f" * 64, "3")
 
@@ -217,8 +293,11 @@ def test_training_rows_as_labels() -> None:
     ]
     found = trl.read(rows, Reading(rule="r", language="en"))
     assert [(m.response, m.verdict, m.corrected) for m in found.labels] == [
-        ("good", "compliant", None), ("bad", "violation", "good"), ("A2", "violation", None), ("A3", "compliant", None),
-    ]  # fmt: skip
+        ("good", "compliant", None),
+        ("bad", "violation", "good"),
+        ("A2", "violation", None),
+        ("A3", "compliant", None),
+    ]
     assert [shown(i.messages) for i in found.items] == ["Q1", "Q2", "Q3"]
     for bad in ({"prompt": "Q", "chosen": "a", "rejected": "a"}, {"text": "only some prose here"}, {"a": 1}):
         with pytest.raises(NormaError, match="f:9"):

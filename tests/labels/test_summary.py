@@ -41,7 +41,8 @@ def test_unsure_is_missing_and_not_applicable_is_a_category() -> None:
     assert [(r.question, r.items, r.marks) for r in rows] == [("applies", 3, 8), ("kept", 1, 5)]
     # Applies: coincidences of the three pairs (1,1) (0,1) (0,0): alpha = 1 - 5 x 2 / (2 x 3 x 3).
     assert rows[0].alpha.value == pytest.approx(1 - 5 * 2 / 18) and rows[0].raw == pytest.approx(2 / 3)
-    assert rows[0].kappa is not None and rows[0].kappa.value == pytest.approx((2 / 3 - 4 / 9) / (1 - 4 / 9))  # margins (2/3, 1/3), (1/3, 2/3)
+    # Margins (2/3, 1/3) and (1/3, 2/3).
+    assert rows[0].kappa is not None and rows[0].kappa.value == pytest.approx((2 / 3 - 4 / 9) / (1 - 4 / 9))
 
 
 def test_the_last_revision_counts() -> None:
@@ -152,7 +153,20 @@ def test_preference_rows_need_and_keep_the_acceptance_rule(tmp_path: Path, capsy
     ]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     store = tmp_path / "l.sqlite"
-    asked = ("label", "import", store, tmp_path / "p.jsonl", "--rule", "style.polite", "--spec", SPEC, "--language", "en", "--annotator", "ann")
+    asked = (
+        "label",
+        "import",
+        store,
+        tmp_path / "p.jsonl",
+        "--rule",
+        "style.polite",
+        "--spec",
+        SPEC,
+        "--language",
+        "en",
+        "--annotator",
+        "ann",
+    )
     assert "4 of 4 marks were new, 2 of 2 inputs" in run(capsys, *asked)
     out = run(capsys, "label", "export", store, tmp_path / "out.jsonl", "--format", "preference", "--spec", SPEC)
     assert "1 rows" in out and "left out: 1 x" in out

@@ -32,9 +32,18 @@ def label(**more: object) -> Label:
     rule = str(more.get("rule", "style.polite"))
     known = next((r.hash for r in SPEC.rules if r.id == rule), "h" * 64)
     return Label(
-        **{"item": "q", "response": "It adds. ", "rule": rule, "rule_hash": known, "annotator": "ann", "verdict": "violation",
-           "corrected": "It adds, please.", "language": "en"} | more
-    )  # fmt: skip
+        **{
+            "item": "q",
+            "response": "It adds. ",
+            "rule": rule,
+            "rule_hash": known,
+            "annotator": "ann",
+            "verdict": "violation",
+            "corrected": "It adds, please.",
+            "language": "en",
+        }
+        | more
+    )
 
 
 def judge(**after: str) -> Any:
@@ -80,7 +89,11 @@ def test_rows_of_corrections() -> None:
     (sft,) = sft_rows(accepted, ITEMS)
     assert sft["messages"] == [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "It adds, please."}]
     (pair,) = preference_rows(accepted, ITEMS)
-    assert (pair["prompt"], pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (sft["messages"][:1], "It adds, please.", "It adds. ")
+    assert (pair["prompt"], pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (
+        sft["messages"][:1],
+        "It adds, please.",
+        "It adds. ",
+    )
     back = trl.read([("f:1", pair)], Reading())  # the pair is also two labels, of the same rule and meaning
     assert [(m.item, m.response, m.verdict, m.corrected, m.rule_hash) for m in back.labels] == [
         ("q", "It adds, please.", "compliant", None, label().rule_hash),
@@ -90,12 +103,17 @@ def test_rows_of_corrections() -> None:
 
 def test_kto_rows() -> None:
     marks = [
-        label(response="a", verdict="compliant"), label(response="a", rule="form.same", verdict="not_applicable"),
-        label(response="b", verdict="compliant"), label(response="b", rule="form.same"),
-        label(response="c", verdict="compliant"), label(response="c", rule="form.same", verdict="unsure"),
-        label(response="d"), label(response="d", annotator="other", verdict="compliant"),
-        label(response="e", verdict="not_applicable"), label(response="f", item="unknown"),
-    ]  # fmt: skip
+        label(response="a", verdict="compliant"),
+        label(response="a", rule="form.same", verdict="not_applicable"),
+        label(response="b", verdict="compliant"),
+        label(response="b", rule="form.same"),
+        label(response="c", verdict="compliant"),
+        label(response="c", rule="form.same", verdict="unsure"),
+        label(response="d"),
+        label(response="d", annotator="other", verdict="compliant"),
+        label(response="e", verdict="not_applicable"),
+        label(response="f", item="unknown"),
+    ]
     found = kto_rows(marks, ITEMS)
     assert [(r["completion"][0]["content"], r["label"]) for r in found.rows] == [("a", True), ("b", False)]
     assert found.left_out == {"no verdict: unsure, a tie, or nothing applies": 3, "its input is not in the store": 1}
@@ -105,8 +123,9 @@ def test_kto_rows() -> None:
 def test_classifier_rows() -> None:
     marks = [
         *(label(response="a", annotator=name, verdict=v) for name, v in zip("xyz", ("violation", "violation", "compliant"), strict=True)),
-        label(response="b", verdict="not_applicable"), label(response="c", verdict="unsure"),
-    ]  # fmt: skip
+        label(response="b", verdict="not_applicable"),
+        label(response="c", verdict="unsure"),
+    ]
     found = classifier_rows(marks, ITEMS)
     (row,) = found.rows
     assert (row["text"], row["prompt"], row["label"], row["share"], row["marks"]) == ("a", "What?", 1, 2 / 3, 3)

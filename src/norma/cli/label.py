@@ -83,11 +83,10 @@ def export(
     elif format == "csv":
         write_text(output, tables.write(labels))
     elif format in ("argilla", "label-studio"):
-        tool = argilla if format == "argilla" else label_studio
-        records = tool.write(batch.tasks_from_labels(labels), items)
-        write_json(output, records)
-        notes += batch.lost(labels, tool.read(records, batch.Reading()).labels, "Argilla" if format == "argilla" else "Label Studio")
-        rows = records
+        write, read = (argilla.write, argilla.read) if format == "argilla" else (label_studio.write, label_studio.read)
+        rows = write(batch.tasks_from_labels(labels), items)
+        write_json(output, rows)
+        notes += batch.lost(labels, read(rows, batch.Reading()).labels, "Argilla" if format == "argilla" else "Label Studio")
         if format == "label-studio":
             write_text(output.with_suffix(".xml"), label_studio.configuration(sorted({label.rule for label in labels})))
             notes.append(f"labelling configuration: {output.with_suffix('.xml')}")
@@ -207,7 +206,7 @@ def queue(
                 asked = {name: [dict(m) for m in item.messages] for name, item in items.items()}
                 write_jsonl(output, [{**d.row(), "messages": asked.get(d.item, [])} for d in drawn])
             else:
-                write_json(output, (argilla if format == "argilla" else label_studio).write(tasks, items))
+                write_json(output, argilla.write(tasks, items) if format == "argilla" else label_studio.write(tasks, items))
             opened.add_draws(drawn)
             parts = Counter(d.queue for d in drawn)
             print(f"{output}: {len(drawn):,} of {len(found):,} answers: " + ", ".join(f"{parts[q]} {q}" for q in queues.SHARES))

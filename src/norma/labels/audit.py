@@ -47,7 +47,11 @@ class AuditRate:
 
 
 def horvitz_thompson(
-    values: Sequence[float | None], probabilities: Sequence[float], clusters: Sequence[str], *, unmarked: Sequence[bool] = (),
+    values: Sequence[float | None],
+    probabilities: Sequence[float],
+    clusters: Sequence[str],
+    *,
+    unmarked: Sequence[bool] = (),
     confidence: float = 0.95,
 ) -> AuditRate:
     """Each answer stands for 1 / probability answers of the population.

@@ -32,7 +32,7 @@ LABELS = Table(
     Column("annotator", Text, nullable=False),
     Column("verdict", String(16), nullable=False),
     Column("source", String(16), nullable=False),
-    Column("language", String(16), nullable=False),
+    Column("language", Text, nullable=False),
     Column("score", Float),
     Column("spans", JSON, nullable=False),
     Column("corrected", Text),
@@ -104,8 +104,7 @@ def prepare(connection: Connection) -> None:
     if version == len(STEPS):
         return
     lock(connection)
-    for table in (_VERSIONS,):
-        _create(connection, table)
+    _create(connection, _VERSIONS)
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     for number, step in enumerate(STEPS[version:], version + 1):
         step(connection)

@@ -92,11 +92,8 @@ class LabelStore:
             mend = "Another program may be writing; run the same command again" if "locked" in why else "Check the path or URL"
             raise NormaError(f"the label store cannot be used ({why})", where=self._shown, mend=mend) from None
         except (DataError, UnicodeEncodeError) as error:
-            raise NormaError(
-                "a text holds a character that this database cannot keep (NUL, or half a surrogate pair)",
-                where=self._shown,
-                mend="Leave that answer out",
-            ) from error
+            why = "half a character" if isinstance(error, UnicodeEncodeError) else " ".join(str(error.orig).split())
+            raise NormaError(f"the database cannot keep a value ({why})", where=self._shown, mend="Mend or leave out that mark") from error
         except DatabaseError as error:
             if "not a database" in str(error.orig):
                 raise NormaError("this file is not a label store", where=self._shown, mend="Give another path") from None

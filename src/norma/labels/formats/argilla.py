@@ -90,7 +90,9 @@ def write(tasks: Iterable[Task], items: Mapping[str, Item]) -> list[dict[str, An
 
 def read(rows: Iterable[Any], reading: Reading, where: str = "records") -> Batch:
     """Labels of exported records: responses are people's, suggestions are their agents'."""
-    batch, seen, other = Batch([]), set(), set()
+    batch = Batch([])
+    seen: set[str] = set()
+    other: set[str] = set()
     for number, row in enumerate(rows, 1):
         place = f"{where}, record {number}"
         if not isinstance(row, dict) or not isinstance(row.get("fields"), dict):

@@ -110,11 +110,19 @@ def tasks_from_labels(labels: Iterable[Label]) -> list[Task]:
         meanings[*place, number][label.rule] = label.rule_hash
         groups[*place, number].append(label)
     return [
-        Task(item, response, meanings[item, response, language, queue, probability, guideline, number], language, queue, probability,
-             guideline, tuple(marks))
+        Task(
+            item,
+            response,
+            meanings[item, response, language, queue, probability, guideline, number],
+            language,
+            queue,
+            probability,
+            guideline,
+            tuple(marks),
+        )
         for (item, response, language, queue, probability, guideline, number), marks in groups.items()
         if marks
-    ]  # fmt: skip
+    ]
 
 
 def tasks_from_draws(draws: Iterable[Drawn], labels: Iterable[Label] = ()) -> list[Task]:
@@ -124,10 +132,18 @@ def tasks_from_draws(draws: Iterable[Drawn], labels: Iterable[Label] = ()) -> li
         if label.source != "human":
             suggestions[label.item, label.response, label.rule].append(label)
     return [
-        Task(d.item, d.response, {d.rule: d.rule_hash}, d.language, d.queue, d.inclusion_probability, "",
-             tuple(suggestions[d.item, d.response, d.rule]))
+        Task(
+            d.item,
+            d.response,
+            {d.rule: d.rule_hash},
+            d.language,
+            d.queue,
+            d.inclusion_probability,
+            "",
+            tuple(suggestions[d.item, d.response, d.rule]),
+        )
         for d in draws
-    ]  # fmt: skip
+    ]
 
 
 def shown(messages: Iterable[Message]) -> str:

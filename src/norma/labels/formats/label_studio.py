@@ -28,7 +28,7 @@ _PROMPT = ("prompt", "question", "instruction", "input")
 def configuration(rules: Iterable[str]) -> str:
     """The labelling configuration (XML) of a project that can show and edit what ``write`` gives."""
     names = list(rules)
-    parts = ['<View>', '  <Text name="prompt" value="$prompt"/>']
+    parts = ["<View>", '  <Text name="prompt" value="$prompt"/>']
     if names:
         parts += ['  <Labels name="spans" toName="response">', *(f"    <Label value={quoteattr(n)}/>" for n in names), "  </Labels>"]
     parts.append('  <Text name="response" value="$response"/>')
@@ -97,9 +97,7 @@ def _regions(marks: Sequence[Label]) -> list[dict[str, Any]]:
     result = []
     for mark in marks:
         values: list[tuple[str, str, dict[str, Any]]] = [(mark.rule, "choices", {"choices": [mark.verdict]})]
-        values += [
-            ("spans", "labels", {"start": a, "end": b, "text": mark.response[a:b], "labels": [mark.rule]}) for a, b in mark.spans
-        ]
+        values += [("spans", "labels", {"start": a, "end": b, "text": mark.response[a:b], "labels": [mark.rule]}) for a, b in mark.spans]
         if mark.corrected is not None:
             values.append((f"corrected:{mark.rule}", "textarea", {"text": [mark.corrected]}))
         if mark.rationale:
@@ -112,7 +110,8 @@ def _regions(marks: Sequence[Label]) -> list[dict[str, Any]]:
 
 def read(rows: Iterable[Any], reading: Reading, where: str = "tasks") -> Batch:
     """Labels of exported tasks: annotations are people's, predictions are checkers'. Skipped annotations are passed over and counted."""
-    batch, skipped, seen = Batch([]), 0, set()
+    batch, skipped = Batch([]), 0
+    seen: set[str] = set()
     for number, row in enumerate(rows, 1):
         place = f"{where}, task {number}"
         if not isinstance(row, dict) or not isinstance(row.get("data"), dict):

@@ -12,7 +12,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -24,7 +24,7 @@ from norma.spec.types import Item
 
 _OWN = [f.name for f in fields(Label)]
 _KNOWN = {*_OWN, "prompt", "cluster"}
-_NUMBERS = {"score": float, "seconds": float, "inclusion_probability": float, "revision": int}
+_NUMBERS: dict[str, Callable[[Any], Any]] = {"score": float, "seconds": float, "inclusion_probability": float, "revision": int}
 
 
 def write(labels: Iterable[Label]) -> str:
@@ -49,7 +49,8 @@ def read(
         raise NormaError(f"unknown field '{min(unknown)}' in the mapping", where=where, mend=nearest(min(unknown), _KNOWN))
     if "response" not in columns or not {"verdict", "score"} & set(columns):
         raise NormaError("the mapping must name 'response', and 'verdict' or 'score'", where=where, mend="--map response=COLUMN,...")
-    batch, seen = Batch([]), set()
+    batch = Batch([])
+    seen: set[str] = set()
     stars: dict[tuple[str, ...], list[str]] = {}
     for place, row in rows:
         header = tuple(row)

@@ -29,7 +29,8 @@ def fits(row: Mapping[str, Any]) -> bool:
 
 def read(rows: Iterable[tuple[str, Mapping[str, Any]]], reading: Reading) -> Batch:
     """Labels of training rows in any layout that ``norma.text.shapes`` knows."""
-    batch, seen = Batch([]), set()
+    batch = Batch([])
+    seen: set[str] = set()
     for place, row in rows:
         prompt, answers = _answers(row, place)
         messages = tuple(Message(role=str(m["role"]), content=str(m["content"])) for m in prompt)
@@ -51,7 +52,7 @@ def read(rows: Iterable[tuple[str, Mapping[str, Any]]], reading: Reading) -> Bat
 def _answers(row: Mapping[str, Any], place: str) -> tuple[tuple[Any, ...], list[tuple[str, str, str | None]]]:
     """The prompt, and (answer, verdict, corrected) of each answer in the row."""
     layout = recognise(row)
-    if layout in (None, "text"):
+    if layout is None or layout == "text":
         raise NormaError(f"not a training row (columns: {', '.join(row)})", where=place, mend="It needs prompt, and chosen and rejected")
     try:
         shape = LAYOUTS[layout](row)
