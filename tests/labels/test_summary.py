@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from norma.base.errors import NormaError
 from norma.cli.app import invoke
 from norma.labels import Label, LabelStore
 from norma.labels.bootstrap import Interval
@@ -142,8 +143,24 @@ def test_from_a_crowd_to_training_rows(tmp_path: Path, capsys: pytest.CaptureFix
         opened.add([label(f"new{n}", verdict="violation", response=f"r{n}", score=n / 40, **checker) for n in range(40)])
     out = run(capsys, "label", "queue", store, "--count", 20, "--output", tmp_path / "q.jsonl")
     assert "20 of 120 answers: 6 uniform, 8 uncertain, 4 rare, 2 diverse" in out
-    assert len((tmp_path / "q.jsonl").read_text(encoding="utf-8").splitlines()) == 20
-    assert "audit stream, style.polite:" in run(capsys, "label", "queue", store, "--count", 0)
+    rows = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 20 and "audit stream, style.polite:" in run(capsys, "label", "queue", store, "--count", 0)
+    # Marked by hand in that file, and brought in: queue and probability come along.
+    done = [json.dumps(row | {"annotator": "cat", "verdict": "violation"}) + "\n" for row in rows]
+    (tmp_path / "done.jsonl").write_text("".join(done), encoding="utf-8")
+    assert "20 of 20 marks were new" in run(capsys, "label", "import", store, tmp_path / "done.jsonl")
+    with LabelStore(store) as opened:
+        marked = opened.rows(annotator="cat")
+    assert {(m.queue, m.inclusion_probability) for m in marked} == {
+        ("uniform", 6 / 120),
+        ("uncertain", None),
+        ("rare", None),
+        ("diverse", None),
+    }
+    printed = run(capsys, "label", "queue", store, "--count", 0)
+    assert "6 of 6 drawn answers marked" in printed
+    with pytest.raises(NormaError, match="there is no label store here"):
+        invoke(["label", "export", str(tmp_path / "no.sqlite"), str(tmp_path / "o")])
 
 
 def test_preference_rows_need_and_keep_the_acceptance_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

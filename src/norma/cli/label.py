@@ -73,7 +73,7 @@ def export(
 
     if format not in _FORMATS:
         raise NormaError(f"unknown format '{format}'", mend=nearest(format, _FORMATS))
-    with LabelStore(store) as opened:
+    with LabelStore(_there(store)) as opened:
         labels, items = _chosen(opened.rows(rule=rule, current=True), source), opened.items()
     notes: list[str] = []
     if format == "norma":
@@ -195,7 +195,7 @@ def queue(
 
     if count and output is None:
         raise NormaError("nowhere to write the tasks", mend="Name a file: --output FILE, or --count 0 for the rates alone")
-    with LabelStore(store) as opened:
+    with LabelStore(_there(store)) as opened:
         labels, items = opened.rows(rule=rule, current=True), opened.items()
         found = queues.candidates(labels, {name: item.source for name, item in items.items()})
         before = opened.draws("uniform", rule)
@@ -204,7 +204,7 @@ def queue(
             tasks = batch.tasks_from_draws(drawn, labels)
             if format == "norma":
                 asked = {name: [dict(m) for m in item.messages] for name, item in items.items()}
-                write_jsonl(output, [{**d.row(), "messages": asked.get(d.item, [])} for d in drawn])
+                write_jsonl(output, [queues.to_mark(d, asked.get(d.item, [])) for d in drawn])
             else:
                 write_json(output, argilla.write(tasks, items) if format == "argilla" else label_studio.write(tasks, items))
             opened.add_draws(drawn)
@@ -231,6 +231,13 @@ def _load(place: str, reading: Reading, map_: str | None) -> list[Label]:
                 return current(read(path, reading, "auto", _pairs(map_)).labels)
     with LabelStore(place) as opened:
         return opened.rows(current=True)
+
+
+def _there(store: str) -> str:
+    """A store to read from: a wrong path must not become a new, empty store."""
+    if "://" not in store and not Path(store).is_file():
+        raise NormaError("there is no label store here", where=store, mend="Check the path; 'norma label import' makes one")
+    return store
 
 
 def _chosen(labels: list[Label], source: str) -> list[Label]:

@@ -85,6 +85,11 @@ class Drawn:
         return {"key": self.key, "response_hash": response_hash(self.response), **asdict(self)}
 
 
+def to_mark(drawn: Drawn, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """A row for people who work without a tool: they add ``annotator`` and ``verdict``, and it is a label."""
+    return {name: value for name, value in drawn.row().items() if name != "key"} | {"messages": [dict(m) for m in messages]}
+
+
 def candidates(labels: Iterable[Label], clusters: Mapping[str, str] | None = None) -> list[Candidate]:
     """Every marked answer as a candidate, with what checkers and judges predict and how far the marks contradict each other.
 

@@ -24,6 +24,7 @@ from norma.spec.types import Item
 
 _OWN = [f.name for f in fields(Label)]
 _KNOWN = {*_OWN, "prompt", "cluster"}
+_QUEUE = {"draw", "place", "cluster", "messages"}  # further columns of a queue's rows (``queues.to_mark``)
 _NUMBERS: dict[str, Callable[[Any], Any]] = {"score": float, "seconds": float, "inclusion_probability": float, "revision": int}
 
 
@@ -44,7 +45,12 @@ def read(
 ) -> Batch:
     """Labels of a table. ``rows``: (place for messages, {column: cell}); ``columns``: {field of a label, or prompt, or cluster: column}."""
     if not columns:
-        return Batch([_own(row, place) for place, row in rows])
+        own = list(rows)
+        asked = {str(row["item"]): row for _, row in own if row.get("messages")}
+        items = [
+            Item(item, tuple(row["messages"]), row.get("language") or "en", cluster=row.get("cluster", "")) for item, row in asked.items()
+        ]
+        return Batch([_own(row, place) for place, row in own], items)
     if unknown := set(columns) - _KNOWN:
         raise NormaError(f"unknown field '{min(unknown)}' in the mapping", where=where, mend=nearest(min(unknown), _KNOWN))
     if "response" not in columns or not {"verdict", "score"} & set(columns):
@@ -134,4 +140,4 @@ def _own(row: Mapping[str, Any], place: str) -> Label:
     if all(isinstance(value, str) for value in row.values()):
         texts = {"key", "response_hash", "item", "response", "rule", "rule_hash", "annotator", "verdict"}
         row = {name: value if name in texts else _typed(name, value, place) for name, value in row.items() if name in texts or value != ""}
-    return Label.from_row({"rule_hash": "", **row}, where=place)
+    return Label.from_row({"rule_hash": "", **{name: row[name] for name in row if name not in _QUEUE}}, where=place)
