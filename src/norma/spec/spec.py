@@ -16,9 +16,11 @@ from norma.base.hashing import digest
 from norma.base.strict_yaml import Document
 from norma.spec import compose, languages, loader, registry, render
 from norma.spec import resolve as resolution
+from norma.spec.expression import variables
 from norma.spec.rule import Rule, rule_from
 from norma.spec.schema import CheckerEntry, ComposeEntry, Mode, Role, SpecFile, Split, plain
 from norma.spec.types import Checker, Item, Message, Resolution, Reward, Standing, Status, Verdict
+from norma.spec.values import Unknown
 
 CACHE = 16384  # inputs whose resolution is remembered; then the memory starts anew
 
@@ -99,6 +101,17 @@ class Spec:
                 self._cache.clear()
             self._cache[key] = found
         return found
+
+    def beaten_by(self, rule: str) -> tuple[resolution.Edge, ...]:
+        """Who could set ``rule`` aside, and by which step; independent of any input."""
+        return self._edges[rule]
+
+    def applies(self, rule: str, item: Item) -> bool | None:
+        """The rule's own predicate for ``item``: True, False, or None where the item lacks what it asks for."""
+        try:
+            return self._expressions[rule](variables(item))
+        except Unknown:
+            return None
 
     # ---- instructive prompting ----
 
