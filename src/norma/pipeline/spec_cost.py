@@ -119,7 +119,7 @@ class Stores:
 
     @cached_property
     def shown(self) -> dict[str, tuple[Counter[tuple[str, str]], int]]:
-        """Prompts that show a rule: store -> ({(rule, language): prompts}, prompts with rules). Those of training are made again by seed."""
+        """Prompts that show a rule: store -> ({(rule, language): prompts}, prompts with rules). Training's are made again by seed."""
         from norma.align.prompting import ruled_conversations
 
         found: dict[str, tuple[Counter[tuple[str, str]], int]] = {}
@@ -235,8 +235,9 @@ class _Count:
             yield Cost(rule, facet, "training pairs", store, stale, len(pairs), why)
 
     def _prompts(self, rule: str, facet: str, before: str, language: str) -> Iterator[Cost]:
+        why = f"shows the rule in {language}; labels stay"
         for store, (seen, prompts) in self.stores.shown.items():
-            yield Cost(rule, facet, "rendered prompts", store, seen[(before, language)], prompts, f"shows the rule in {language}; labels stay")
+            yield Cost(rule, facet, "rendered prompts", store, seen[(before, language)], prompts, why)
 
     def _flipped(self, rule: str, facet: str, ids: set[str], why: str, before: str = "", labels: bool = True) -> Iterator[Cost]:
         yield Cost(rule, facet, "questions", "questions of the run", len(ids), len(self.stores.items), why)
