@@ -169,7 +169,8 @@ def _facets(old: Spec, new: Spec, before: Rule, after: Rule, names: dict[str, st
     signed = [e for e in after.editorial if before.hash.startswith(e.was)]
     source = f"wording.{new.source_language}"
     for facet in dict.fromkeys([*a, *b]):
-        was, now = a.get(facet), b.get(facet)
+        was: Any = a.get(facet)
+        now: Any = b.get(facet)
         if canonical(was) == canonical(now):
             continue
         head = facet.partition(".")[0]

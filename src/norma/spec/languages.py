@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import langcodes
+from langcodes.tag_parser import LanguageTagError
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -21,7 +22,7 @@ def canonical(tag: str) -> str:
         if "_" in tag or not langcodes.tag_is_valid(tag):
             raise ValueError(wrong)
         return langcodes.standardize_tag(tag)
-    except langcodes.LanguageTagError:
+    except LanguageTagError:
         raise ValueError(wrong) from None
 
 
@@ -30,7 +31,7 @@ def _written(tag: str) -> tuple[str | None, str | None]:
     """Language and script, the likely script where the tag names none; (None, None) for what is no tag."""
     try:
         full = langcodes.Language.get(tag).maximize()
-    except langcodes.LanguageTagError:
+    except LanguageTagError:
         return None, None
     return full.language, full.script
 

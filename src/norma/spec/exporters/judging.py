@@ -54,7 +54,7 @@ def promptfoo(output: str, context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lm_eval(path: str, doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """lm-eval's numbers for one answer: rule -> 1.0, 0.0, or NaN where there is no verdict; and ``norma_kept``, the mean over decided rules."""
+    """lm-eval's numbers for one answer: rule -> 1.0, 0.0, or NaN without a verdict; ``norma_kept``: the mean over the decided."""
     spec = load(path, Path(path).stat().st_mtime)
     found = judge(spec, item_of(doc), results[0])
     values = {rule: float(s[0] is Status.COMPLIANT) for rule, s in found.items() if s[0] in (Status.COMPLIANT, Status.VIOLATION)}

@@ -41,7 +41,7 @@ def read(text: str, place: str, language: str | None) -> Draft:
         if given is None or len(given) != len(ids):
             raise NormaError("'kwargs' is not a list with one entry for each instruction", where=where)
         asked = [_rule(rules, i, _parameters(k, where), draft.language) for i, k in zip(ids, given, strict=True)]
-        key = unique(f"p{name(str(row.get('key', len(keys) + 1)))}", keys)
+        key = unique(f"p-{name(str(row.get('key', len(keys) + 1)))}", keys)
         keys.append(key)
         names = list(dict.fromkeys(rule["id"] for rule in asked))
         double += len(asked) - len(names)

@@ -33,6 +33,8 @@ _MARKS = {
     "plus": r"\+(?=\s)",
     "bullet": r"[•·‣◦▪●○■□◆※](?=\s|\w)",
 }
+# Of marks that nest by convention (第一条 一、（一）1.（1）①), the lower stands outside; all others nest by what came first.
+_RANKS = dict.fromkeys(_MARKS, 9) | {"article": 0, "han": 1, "han in brackets": 2, "number": 3, "number in brackets": 4, "circle": 5}
 _ITEM = re.compile(r"(?P<indent>\s*)(?:" + "|".join(f"(?P<k{i}>{p})" for i, p in enumerate(_MARKS.values())) + r")\s*(?P<text>.*)")
 
 
@@ -57,7 +59,7 @@ def read(text: str, place: str, language: str | None) -> Draft:
 
 
 def _rules(item: _Item, number: str, above: str, language: str) -> list[Rule]:
-    said = f"{above} {item.text}".strip() if above else item.text
+    said = f"{above}{'' if above.endswith('：') else ' '}{item.text}" if above else item.text
     colon = item.text.endswith((":", "："))
     own = [] if colon and item.under else [_rule(number, said, language)]
     for k, child in enumerate(item.under, 1):
@@ -97,7 +99,7 @@ def _items(text: str) -> tuple[list[_Item], list[str]]:
         else:
             peer = next((k for k, open_ in enumerate(chain) if (open_.kind, open_.indent) == (kind, item.indent)), None)
             if peer is None:
-                while chain and item.indent < chain[-1].indent:
+                while chain and (item.indent < chain[-1].indent or _RANKS[chain[-1].kind] > _RANKS[kind]):
                     chain.pop()
             else:
                 chain = chain[:peer]
