@@ -71,8 +71,3 @@ def test_the_baseline_is_the_most_frequent_reference() -> None:
     found = q.quality(rows(("m", "x", "Return."), ("m", "y", "Return."), ("m", "z", "Sort it.")), ["m"])
     assert found is not None and found["baseline"]["answer"] == "Return." and found["baseline"]["from"] == "evaluated references"
     assert q.quality([{"method": "m", "item": "q", "response": "x", "reference": None}], ["m"]) is None
-
-
-def test_drift_by_hand() -> None:
-    found = q.drift([{"method": "m", "response": t, "tokens": n} for t, n in (("aa", 1), ("aa", 3), ("", 2), ("b", 2))], ["m"])
-    assert found == [{"method": "m", "n": 4, "characters": 1.25, "tokens": 2.0, "distinct": 0.75, "empty": 0.25}]

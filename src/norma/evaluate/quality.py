@@ -140,25 +140,3 @@ def quality(
             "raw": chrf([answer] * len(references), references, clusters, seed=seed, confidence=confidence),
         },
     }
-
-
-def drift(responses: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> list[dict[str, Any]]:
-    """What answers look like, per method: length, share of distinct answers, share of empty ones (collapse and dodging show here)."""
-    rows = []
-    for method in methods:
-        own = [r for r in responses if r["method"] == method]
-        if not own:
-            continue
-        answers = [str(r["response"]).strip() for r in own]
-        tokens = [float(r["tokens"]) for r in own if isinstance(r.get("tokens"), (int, float))]
-        rows.append(
-            {
-                "method": method,
-                "n": len(own),
-                "characters": sum(map(len, answers)) / len(answers),
-                "tokens": sum(tokens) / len(tokens) if tokens else None,
-                "distinct": len(set(answers)) / len(answers),
-                "empty": sum(not a for a in answers) / len(answers),
-            }
-        )
-    return rows
