@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from html.parser import HTMLParser
-from importlib.resources import files
 from io import StringIO
 from types import SimpleNamespace
 from typing import Any
@@ -25,13 +24,6 @@ from norma.evaluate.report.page import highlight
 from norma.evaluate.report.terminal import rules_table
 
 EVIL = "<script>alert(1)</script>\"'&[bold]"
-
-
-@pytest.fixture(scope="session")
-def schema() -> Any:
-    found = json.loads(files("norma.evaluate").joinpath("report.schema.json").read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator.check_schema(found)
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -147,10 +139,10 @@ def test_everything_is_escaped(make: SimpleNamespace, study: Any) -> None:
 
 
 @given(st.text(max_size=30), st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=4))
-def test_highlight_keeps_the_text(text: str, spans: list[tuple[int, int]]) -> None:
-    from norma.evaluate.report.examples import _spans
+def test_highlight_keeps_the_text(text: str, pieces: list[tuple[int, int]]) -> None:
+    from norma.evaluate.report.examples import cut_spans
 
-    marked = highlight(text, _spans(spans, len(text)))
+    marked = highlight(text, cut_spans(pieces, len(text)))
     assert marked.replace("<mark>", "").replace("</mark>", "").unescape() == text
 
 
