@@ -42,7 +42,10 @@ def trace(
         if as_json:
             print(json.dumps(found.row(), ensure_ascii=False, indent=2))
         else:
-            Console().print(_tree(found), soft_wrap=True)
+            console = Console()
+            if not console.is_terminal:
+                console = Console(width=240)  # a pipe has no edge to keep to
+            console.print(_tree(found))
     if hurt:
         raise typer.Exit(1)
 

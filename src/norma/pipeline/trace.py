@@ -225,8 +225,8 @@ def _labels_or_rows(view: RunView, path: Path, rules: set[str], node: Trace, lim
     rows = _rows(path)
     if path.name == "labels.jsonl":
         own = [row for _, row in rows if row.get("rule") in rules]
-        part = node.add(f"{view.name(path)}: {len(own)} labels under {'this rule' if len(rules) == 1 else 'these rules'}: "
-                        + _counts(Counter(row["verdict"] for row in own)))  # fmt: skip
+        under = "this rule" if len(rules) == 1 else "these rules"
+        part = node.add(f"{view.name(path)}: {len(own)} labels under {under}: " + _counts(Counter(row["verdict"] for row in own)))
         for row in [r for r in own if r.get("corrected")][: min(limit, 2)]:
             part.add(f"{row['key'][:12]} {row['item']}: {_cut(row['response'])} → {_cut(row['corrected'])}")
     elif path.suffix == ".jsonl":
@@ -256,7 +256,8 @@ def _trace_row(view: RunView, reference: str, limit: int) -> Trace | None:
                     if str(row.get("key", "")).startswith(reference):
                         root = Trace(f"label {row['key'][:16]} ({view.name(path)}:{number})")
                         root.add(f"{row['annotator']}: {row['verdict']} under {row['rule']} (meaning {row['rule_hash'][:12]})")
-                        root.add(f"answer: {_cut(row['response'], 200)}" + (f" → {_cut(row['corrected'], 200)}" if row.get("corrected") else ""))
+                        corrected = f" → {_cut(row['corrected'], 200)}" if row.get("corrected") else ""
+                        root.add(f"answer: {_cut(row['response'], 200)}{corrected}")
                         root.parts.append(_trace_item(view, row["item"], limit) or Trace(f"item {row['item']}"))
                         return root
     return _trace_item(view, reference, limit)
@@ -302,21 +303,27 @@ def _readers(view: RunView, path: Path, node: Trace) -> None:
     readers = [
         n
         for n, row in view.lineages.items()
-        if stage in row["identity"].get("inputs", {}) and any(name.startswith(text) for text in _texts(row["identity"]["options"]))
+        if stage in row["identity"].get("inputs", {}) and any(text == name or name.startswith(f"{text}/") for text in _texts(row["identity"]["options"]))
     ]
     own = [stage] if view.lineages[stage].get("summary", {}).get("model") else []
     for reader in dict.fromkeys([*own, *readers]):
         later = [reader, *view.after(reader)]
-        methods = [m["method"] for m in view.report["methods"] if view.stage_of(m["method"]) in later] if (view.evaluation / "report.json").is_file() else []
+        known = view.report["methods"] if (view.evaluation / "report.json").is_file() else []
+        methods = [m["method"] for m in known if view.stage_of(m["method"]) in later]
         node.add(f"read by {reader}" + (f" → methods {', '.join(methods)}" if methods else ""))
 
 
+_MODELS = ("from", "model", "leash")  # options that name a stage for its model, not for its rows
+
+
 def _texts(value: Any) -> Iterator[str]:
+    """Every text of a stage's options that may name rows of another stage."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for part in value.values():
-            yield from _texts(part)
+        for key, part in value.items():
+            if key not in _MODELS:
+                yield from _texts(part)
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
