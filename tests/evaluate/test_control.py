@@ -136,4 +136,4 @@ def test_trials_stay_out_of_the_main_tables_and_reach_the_report(make: SimpleNam
     assert after["attack"] and all(r["delta"] == 0.0 for r in after["attack"])  # the same answers again: no effect
     assert after["data"]["trials"] > 0 and before["control"] == before["attack"] == []
     assert {g["kind"] for g in before["gaps"]} == {"language"}
-    assert "role_play" in render_html(after)
+    assert "角色扮演" in render_html(after)
