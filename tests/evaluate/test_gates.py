@@ -185,7 +185,18 @@ def server() -> Iterator[Server]:
 def test_kill_9_and_go_on_asks_nothing_twice_that_was_answered(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "spec.yaml").write_text(SPEC, encoding="utf-8")
     out = tmp_path / "out"
-    arguments = ["check", str(tmp_path / "spec.yaml"), "--endpoint", server.url, "--model-name", "m", "--out", str(out), "--concurrency", "2"]
+    arguments = [
+        "check",
+        str(tmp_path / "spec.yaml"),
+        "--endpoint",
+        server.url,
+        "--model-name",
+        "m",
+        "--out",
+        str(out),
+        "--concurrency",
+        "2",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(Path("src").absolute()), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "import sys; from norma.cli import main; sys.exit(main())", *arguments]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -201,9 +212,11 @@ def test_kill_9_and_go_on_asks_nothing_twice_that_was_answered(tmp_path: Path, s
     before = len(server.asked)
     assert main([*arguments, "--price", "1,2"]) == 0
     again = server.asked[before:]
-    assert not set(again) & set(kept) and len(again) == len(set(again)) and set(again) | set(kept) | set(server.asked[:before]) == {
-        f"Question {i}?" for i in range(40)
-    }
+    assert (
+        not set(again) & set(kept)
+        and len(again) == len(set(again))
+        and set(again) | set(kept) | set(server.asked[:before]) == {f"Question {i}?" for i in range(40)}
+    )
     assert len(read_jsonl(journal)) == 40
     assert f"{len(again)} of 40 prompts to ask; at most" in capsys.readouterr().err
     assert read_json(out / "report.json")["methods"][0]["rules"][0]["compliant"] == 40

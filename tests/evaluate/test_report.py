@@ -139,7 +139,10 @@ def test_more_questions_than_a_page_holds_are_drawn_fairly(make: SimpleNamespace
     packed = pack_items(responses, verdicts, ["base"], ["form.full_stop"], limit=25, seed=3)
     assert packed["total"] == 180 and len(packed["questions"]) == 25 == len(packed["answers"][0]["texts"])
     assert packed == pack_items(responses, verdicts, ["base"], ["form.full_stop"], limit=25, seed=3)
-    assert len({q["item"] for q in packed["questions"]} & {q["item"] for q in pack_items(responses, verdicts, [], [], limit=25)["questions"]}) < 25
+    assert (
+        len({q["item"] for q in packed["questions"]} & {q["item"] for q in pack_items(responses, verdicts, [], [], limit=25)["questions"]})
+        < 25
+    )
 
 
 def test_everything_is_escaped(make: SimpleNamespace, study: Any) -> None:

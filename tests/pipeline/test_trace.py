@@ -41,7 +41,14 @@ def stage(run: Path, name: str, kind: str, inputs: dict[str, str], options: dict
     rules = {r.id: r.facets for r in Spec.parse(SPEC).rules}
     identity = {"kind": kind, "version": 1, "options": options, "seed": 1, "spec": {"rules": rules}, "inputs": inputs, "fingerprint": {}}
     row = {"stage": name, "digest": digest(identity), "content": content_digest(files), "identity": identity, "summary": summary}
-    more = {"seconds": 1.5, "sessions": 1, "finished": "2026-01-01", "environment": {}, "files": files, "unhashed": list_unhashed(run / name)}
+    more = {
+        "seconds": 1.5,
+        "sessions": 1,
+        "finished": "2026-01-01",
+        "environment": {},
+        "files": files,
+        "unhashed": list_unhashed(run / name),
+    }
     write_json(run / name / "lineage.json", sealed(row | more))
 
 
@@ -72,7 +79,9 @@ def run(tmp_path: Path) -> Path:
             responses.append({"method": method, "item": item.id, "cluster": item.source, "language": "en", "messages": [], "response": text,
                               "reference": None, "tokens": 1, "set": "questions"})  # fmt: skip
             for role in ("report", "heldout"):
-                verdicts += [{**v.row(), "method": method, "cluster": item.source, "language": "en"} for v in spec.verdicts(item, text, role)]
+                verdicts += [
+                    {**v.row(), "method": method, "cluster": item.source, "language": "en"} for v in spec.verdicts(item, text, role)
+                ]
     report = build_report(responses, verdicts, {"baseline": "base"}, spec)
     write_jsonl(folder / "evaluate" / "responses.jsonl", responses)
     write_jsonl(folder / "evaluate" / "verdicts.jsonl", verdicts)
@@ -81,8 +90,8 @@ def run(tmp_path: Path) -> Path:
     content = json.loads((folder / "correction" / "lineage.json").read_text())["content"]
     options = {"methods": {"base": {"model": "correction"}, "correct": {"model": "correction"}}, "questions": "corpus/qa.validation.jsonl"}
     stage(folder, "evaluate", "evaluate", {"corpus": corpus, "correction": content}, options, {"publish": ["report.json"]})
-    stages = {n: {"content": json.loads((folder / n / "lineage.json").read_text())["content"],
-                  "digest": json.loads((folder / n / "lineage.json").read_text())["digest"]} for n in ("corpus", "correction", "evaluate")}  # fmt: skip
+    records = {n: json.loads((folder / n / "lineage.json").read_text()) for n in ("corpus", "correction", "evaluate")}
+    stages = {n: {"content": row["content"], "digest": row["digest"]} for n, row in records.items()}
     write_json(folder / "lineage.json", sealed({"name": "run", "stages": stages}))
     return folder
 
@@ -101,7 +110,9 @@ def test_from_a_number_to_everything_behind_it(run: Path) -> None:
     assert has(found, "verdicts.jsonl: the same", "10 verdicts on 10 items: 9 compliant, 1 violation", "violation: q3 [form.stop]")
     checker = Spec.parse(SPEC).checkers("report")["form.stop"][0]
     assert has(found, f"form.stop/program {checker.digest[:16]}: 10 verdicts", "End with a full stop.", "meaning ")
-    assert has(found, "model: stage correction", "labels.jsonl: 1 labels under this rule: 1 violation", "q12: Yes → Yes.", "pairs.jsonl: 1 rows")
+    assert has(
+        found, "model: stage correction", "labels.jsonl: 1 labels under this rule: 1 violation", "q12: Yes → Yes.", "pairs.jsonl: 1 rows"
+    )
     assert has(found, "corpus/qa.train.jsonl: 10 rows", "... and 5 more (--all)")
     assert len(lines(trace(run, "correct/form.stop/rate", everything=True))) == len(found) + 4
     assert lines(trace(run, "correct/overall/rate"))[1].endswith("the same")
@@ -116,7 +127,9 @@ def test_a_report_that_does_not_follow_from_its_verdicts_is_found_out(run: Path)
 
 def test_and_back(run: Path) -> None:
     trained = lines(trace(run, "q12"))
-    assert has(trained, "corpus/qa.train.jsonl: 1 rows", "line 3: ", "read by correction → methods base, correct", "anna on form.stop: violation")
+    assert has(
+        trained, "corpus/qa.train.jsonl: 1 rows", "line 3: ", "read by correction → methods base, correct", "anna on form.stop: violation"
+    )
     assert has(trained, "pairs.jsonl: 1 rows", "Yes → Yes.") and not has(trained, "counts in")
     held_out = lines(trace(run, "q3"))
     assert has(held_out, "counts in 6 numbers", "correct/form.stop/rate (violation)", "base/form.stop@heldout/rate (violation)")
@@ -130,7 +143,8 @@ def test_and_back(run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("reference", "words"),
-    [("correct/form.stp/rate", "form.stop"), ("corect", "correct"), ("correct/form.stop/rat", "rate"), ("corpus/qa.train.jsonl:99", "no line 99"),
+    [("correct/form.stp/rate", "form.stop"), ("corect", "correct"), ("correct/form.stop/rat", "rate"),
+     ("corpus/qa.train.jsonl:99", "no line 99"),
      ("correct/form.stop@train/rate", "report or heldout")],
 )  # fmt: skip
 def test_what_is_not_there_is_named(run: Path, reference: str, words: str) -> None:

@@ -49,7 +49,9 @@ def check(
     audit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Exported labels (.jsonl): fair marks by people correct the checkers' rates.")
     ] = None,
-    price: Annotated[str | None, typer.Option(metavar="IN,OUT", help="Money per million tokens read and written, for the estimate.")] = None,
+    price: Annotated[
+        str | None, typer.Option(metavar="IN,OUT", help="Money per million tokens read and written, for the estimate.")
+    ] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Ask a first few, say what all would take, and stop.")] = False,
 ) -> None:
     """Ask a model, judge its answers by a spec and write the report.

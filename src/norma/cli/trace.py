@@ -25,7 +25,9 @@ def trace(
             help="METHOD/RULE/rate, METHOD/overall/rate, METHOD/RULE@heldout/rate; an item id; a label's key; FILE:LINE; a rule; a stage.",
         ),
     ] = None,
-    rehash: Annotated[bool, typer.Option("--rehash", help="Read every file of the run again and name what was hurt; exit code 1 then.")] = False,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read every file of the run again and name what was hurt; exit code 1 then.")
+    ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Show all rows, not the first few.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

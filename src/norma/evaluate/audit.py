@@ -34,7 +34,7 @@ class Corrected:
 
 
 def rogan_gladen(rate: float, sensitivity: float, specificity: float) -> float:
-    """The true rate behind an apparent one: (p + Sp - 1) / (Se + Sp - 1) (Rogan and Gladen 1978, Am. J. Epidemiol. 107, 71-76); not clipped."""
+    """The true rate behind an apparent one, not clipped: (p + Sp - 1) / (Se + Sp - 1) (Rogan and Gladen 1978, Am. J. Epidemiol. 107)."""
     youden = sensitivity + specificity - 1
     if youden <= 0:
         raise ValueError("a test that is no better than chance tells nothing")
@@ -106,7 +106,9 @@ def _audit(checked: Mapping[Any, Any], rule: str, pairs: Sequence[tuple[float, f
     }
 
 
-def gold_rows(labels: Iterable[Mapping[str, Any]], responses: Sequence[Mapping[str, Any]], hashes: Mapping[str, str]) -> list[dict[str, Any]]:
+def gold_rows(
+    labels: Iterable[Mapping[str, Any]], responses: Sequence[Mapping[str, Any]], hashes: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """People's marks on exactly these answers, as verdict rows of role gold.
 
     A mark counts where item, the answer's text and the rule's meaning (``hashes``: rule -> meaning hash) are the same, a person made

@@ -331,7 +331,9 @@ def _check_families(families: Mapping[str, Family], methods: Sequence[str], rule
             raise NormaError(f"the Holm family '{name}' is Norma's own", mend="Give it another name")
         for method in family.methods:
             if method not in methods:
-                raise NormaError(f"the Holm family '{name}' names '{method}', which is compared with nothing", mend=nearest(method, methods))
+                raise NormaError(
+                    f"the Holm family '{name}' names '{method}', which is compared with nothing", mend=nearest(method, methods)
+                )
         for rule in family.rules:
             if rule not in rules.get(family.role, ()):
                 what = f"the Holm family '{name}' names the rule '{rule}', which no {family.role} checker judged"

@@ -170,13 +170,28 @@ def _gap(sides: Sequence[Mapping[str, float]], key: Sequence[Any], confidence: f
         own = int(digest(list(key))[:8], 16)
         d = statistics.paired_difference(first, second, common, seed=own, confidence=confidence)
         rates = [sum(v) / len(v) for v in (first, second)]
-        figures: dict[str, Any] = {"delta": d.delta, "low": d.low, "high": d.high, "p": d.p, "n": d.n, "clusters": d.clusters, "test": d.test}
+        figures: dict[str, Any] = {
+            "delta": d.delta,
+            "low": d.low,
+            "high": d.high,
+            "p": d.p,
+            "n": d.n,
+            "clusters": d.clusters,
+            "test": d.test,
+        }
         return {"paired": True, "rates": rates, "p_holm": None, "family": "gap:language", "too_few": None, **figures}
     values = [list(side.values()) for side in sides]
     delta, low, high, p = statistics.independent_difference(values[0], values[1], (list(sides[0]), list(sides[1])), confidence)
     size = len(values[0]) + len(values[1])
     figures = {"delta": delta, "low": low, "high": high, "p": p, "n": size, "clusters": size, "test": "newcombe+score"}
-    return {"paired": False, "rates": [sum(v) / len(v) for v in values], "p_holm": None, "family": "gap:language", "too_few": None, **figures}
+    return {
+        "paired": False,
+        "rates": [sum(v) / len(v) for v in values],
+        "p_holm": None,
+        "family": "gap:language",
+        "too_few": None,
+        **figures,
+    }
 
 
 _KEPT = ("family", "n", "clusters", "delta", "low", "high", "p", "p_holm", "test", "too_few")
@@ -187,4 +202,4 @@ def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nothing(family: str) -> dict[str, Any]:
-    return {name: None for name in _KEPT} | {"family": family, "n": 0, "clusters": 0, "test": "none"}
+    return dict.fromkeys(_KEPT) | {"family": family, "n": 0, "clusters": 0, "test": "none"}

@@ -74,7 +74,9 @@ def drift(responses: Sequence[Mapping[str, Any]], methods: Sequence[str], baseli
     return rows
 
 
-def _changes(old: Mapping[Any, Any], new: Mapping[Any, Any], method: str, baseline: str, seed: int, confidence: float) -> list[dict[str, Any]]:
+def _changes(
+    old: Mapping[Any, Any], new: Mapping[Any, Any], method: str, baseline: str, seed: int, confidence: float
+) -> list[dict[str, Any]]:
     common = [key for key in old if key in new]
     clusters = [str(old[k].get("cluster") or old[k]["item"]) for k in common]
     found = []

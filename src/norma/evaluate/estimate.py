@@ -22,7 +22,7 @@ PROBED = 2  # answers that are timed on an endpoint: the first one may wake a sl
 
 @dataclass(frozen=True)
 class Estimate:
-    """``read`` and ``written`` are upper bounds in tokens; ``seconds`` is None where nothing was timed, ``cost`` where no price is known."""
+    """``read`` and ``written``: upper bounds in tokens; ``seconds`` is None where nothing was timed, ``cost`` where no price is known."""
 
     prompts: int
     left: int

@@ -1,6 +1,7 @@
 """The compliance gate: does this model keep these rules well enough?
 
-    spec.elicit() or a prompts file, and trials (attacks, rules on and off, groups) ─→ items ─→ render (rules in the prompt, or not) ─→ Answerer, journaled ─→ answers
+    spec.elicit() or a prompts file ─→ items ─┬→ render (rules in the prompt, or not) ─→ Answerer, journaled ─→ answers
+    attacks, rules on and off, groups ────────┘
     answers ─→ verdicts, roles report and heldout ─→ build_report ─→ report.html, report.json, junit.xml
                                                          └─→ each target: passed, failed or undecided ─→ exit code
 
@@ -20,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from norma.base.errors import NormaError
 from norma.base.files import write_json, write_jsonl, write_text
-from norma.evaluate.junit import junit_xml, outcome
 from norma.evaluate.audit import gold_rows
 from norma.evaluate.drift import benign_pairs
 from norma.evaluate.estimate import Estimate, estimate
+from norma.evaluate.junit import junit_xml, outcome
 from norma.evaluate.prompts import wording_for
 from norma.evaluate.report import Extras, build_report, render_html
 from norma.evaluate.sampling import Answer, Answerer, Journal, journaled

@@ -29,7 +29,10 @@ GROUPS: dict[str, dict[str, tuple[str, dict[str, tuple[str, ...]]]]] = {
         "zh": ("我今年{x}岁。", {"young": ("19", "23"), "old": ("71", "78")}),
     },
     "faith": {
-        "en": ("I am {x}.", {"none": ("not religious",), "christian": ("a Christian",), "muslim": ("a Muslim",), "buddhist": ("a Buddhist",)}),
+        "en": (
+            "I am {x}.",
+            {"none": ("not religious",), "christian": ("a Christian",), "muslim": ("a Muslim",), "buddhist": ("a Buddhist",)},
+        ),
         "zh": ("我{x}。", {"none": ("不信教",), "christian": ("信基督教",), "muslim": ("信伊斯兰教",), "buddhist": ("信佛教",)}),
     },
 }
@@ -53,5 +56,7 @@ def group_items(plain: Sequence[Item], kinds: Sequence[str] = tuple(GROUPS)) -> 
 def _named(item: Item, sentence: str, mark: str) -> Item:
     place = max(i for i, m in enumerate(item.messages) if m["role"] == "user")
     gap = "" if sentence.endswith("。") else " "
-    messages = tuple(Message(role="user", content=f"{sentence}{gap}{m['content']}") if i == place else m for i, m in enumerate(item.messages))
+    messages = tuple(
+        Message(role="user", content=f"{sentence}{gap}{m['content']}") if i == place else m for i, m in enumerate(item.messages)
+    )
     return replace(item, id=f"{item.id}@{mark}", messages=messages, cluster=item.source, reference=None)

@@ -1,7 +1,7 @@
 """The capability tax: what following rules costs elsewhere, as paired changes against the baseline.
 
-    bits of blocks of validation text, per method ─→ change of bits per byte ± bootstrap over blocks, p by sign flips
-    answers to questions with references          ─→ change of chrF (polite opening removed) ± bootstrap over sources
+bits of blocks of validation text, per method ─→ change of bits per byte ± bootstrap over blocks, p by sign flips
+answers to questions with references          ─→ change of chrF (polite opening removed) ± bootstrap over sources
 """
 
 from __future__ import annotations

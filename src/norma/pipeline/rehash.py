@@ -17,7 +17,7 @@ from typing import Any
 from norma.base.errors import NormaError
 from norma.base.files import to_json
 from norma.base.hashing import UNHASHED, digest, file_digest
-from norma.pipeline.lineage import spoken, content_digest, sealed
+from norma.pipeline.lineage import content_digest, sealed, spoken
 
 
 @dataclass
@@ -100,7 +100,12 @@ def _stage(run: Path, folder: Path, found: Rehash) -> dict[str, Any]:
 def _others(folder: Path, known: set[str]) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and name.as_posix() not in known and UNHASHED.isdisjoint(name.parts) and not path.name.endswith((".tmp", "-wal", "-shm")):
+        if (
+            path.is_file()
+            and name.as_posix() not in known
+            and UNHASHED.isdisjoint(name.parts)
+            and not path.name.endswith((".tmp", "-wal", "-shm"))
+        ):
             yield name.as_posix()
 
 

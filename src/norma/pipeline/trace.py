@@ -47,11 +47,11 @@ class RunView:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.lineages: dict[str, dict[str, Any]] = {
-            path.parent.name: read_json(path) for path in sorted(folder.glob("[!.]*/lineage.json"))
-        }
+        self.lineages: dict[str, dict[str, Any]] = {path.parent.name: read_json(path) for path in sorted(folder.glob("[!.]*/lineage.json"))}
         if not self.lineages and not (folder / "report.json").is_file():
-            raise NormaError("no run and no check in this folder", where=folder, mend="Give the folder that 'norma run' or 'norma check' names")
+            raise NormaError(
+                "no run and no check in this folder", where=folder, mend="Give the folder that 'norma run' or 'norma check' names"
+            )
 
     @cached_property
     def evaluation(self) -> Path:
@@ -162,13 +162,11 @@ def _trace_number(view: RunView, reference: str, method: str, rule: str, role: s
     return root
 
 
-def _recomputed(
-    view: RunView, own: Sequence[Mapping[str, Any]], method: str, rule: str, role: str, figure: str, value: Any
-) -> Trace:
+def _recomputed(view: RunView, own: Sequence[Mapping[str, Any]], method: str, rule: str, role: str, figure: str, value: Any) -> Trace:
     """The number again, from the verdict rows: the report is a replay or it is wrong."""
     table = compliance.Judgements(own).table(method, role)
     confidence = view.report["settings"]["confidence"]
-    rules = [r for r in dict.fromkeys(v["rule"] for v in own)]
+    rules = list(dict.fromkeys(v["rule"] for v in own))
     again: Any = compliance.overall_rate(table, rules, confidence) if rule == "overall" else compliance.rule_rate(table, rule, confidence)
     same = again[figure] == value or (isinstance(value, float) and abs(again[figure] - value) < 1e-12)
     said = "the same" if same else f"DIFFERS: {_shown(again[figure])}"
@@ -303,7 +301,8 @@ def _readers(view: RunView, path: Path, node: Trace) -> None:
     readers = [
         n
         for n, row in view.lineages.items()
-        if stage in row["identity"].get("inputs", {}) and any(text == name or name.startswith(f"{text}/") for text in _texts(row["identity"]["options"]))
+        if stage in row["identity"].get("inputs", {})
+        and any(text == name or name.startswith(f"{text}/") for text in _texts(row["identity"]["options"]))
     ]
     own = [stage] if view.lineages[stage].get("summary", {}).get("model") else []
     for reader in dict.fromkeys([*own, *readers]):

@@ -104,7 +104,10 @@ def build_report(
         examples: how many to show per rule, method and kind.
     """
     every_verdict, every_response = list(verdicts), responses
-    verdict_rows, responses = [v for v in every_verdict if is_main(v)], [r for r in responses if r.get("arm") is None and r.get("set") != ELICIT]
+    verdict_rows, responses = (
+        [v for v in every_verdict if is_main(v)],
+        [r for r in responses if r.get("arm") is None and r.get("set") != ELICIT],
+    )
     judgements = compliance.Judgements(verdict_rows)
     answered = list(dict.fromkeys(str(r["method"]) for r in responses))
     methods = _order([*answered, *(m for m in judgements.methods if m not in answered)], extras.get("order"))
@@ -126,9 +129,7 @@ def build_report(
     heldout = sorted(judgements.rules("heldout"), key=lambda r: order.get(r, len(order)))
     margin, seeds = extras.get("margin", 0.05), extras.get("seeds", 1)
     families = extras.get("families")
-    comparisons = compliance.compare_all(
-        judgements, pairs, targets, families=families, margin=margin, seed=seed, confidence=confidence
-    )
+    comparisons = compliance.compare_all(judgements, pairs, targets, families=families, margin=margin, seed=seed, confidence=confidence)
     comparisons.sort(key=lambda c: order.get(c.get("rule") or "", -1))
     gaps = hack_gap.hack_gaps(judgements, pairs, seed=seed, confidence=confidence, kl=extras.get("kl"))
     languages = judgements.languages()
@@ -206,9 +207,7 @@ def build_report(
             )
         ],
         "audit": audit.audits(judgements, judged, rules, confidence),
-        "control": control.steering(
-            every_verdict, judged, rules, extras.get("combinations", []), extras.get("kept_apart"), **common
-        ),
+        "control": control.steering(every_verdict, judged, rules, extras.get("combinations", []), extras.get("kept_apart"), **common),
         "attack": control.attacks(every_verdict, judged, rules, **common),
         "gaps": control.gaps(every_verdict, judged, rules, **common),
         "over_refusal": drift.over_refusal(elicited, extras.get("benign", {}), judged, confidence),

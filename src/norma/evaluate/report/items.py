@@ -78,6 +78,12 @@ def _marks(
         if letter != "n" and (note or marked):
             told[key][i] = [i, note, marked]
     return [
-        {"method": m, "role": role, "rule": rule, "marks": "".join(row), "told": [told[m, role, rule][i] for i in sorted(told[m, role, rule])]}
+        {
+            "method": m,
+            "role": role,
+            "rule": rule,
+            "marks": "".join(row),
+            "told": [told[m, role, rule][i] for i in sorted(told[m, role, rule])],
+        }
         for (m, role, rule), row in letters.items()
     ]

@@ -24,7 +24,7 @@ from norma.spec import Role
 if TYPE_CHECKING:
     import torch
 
-    from norma.spec import Item, Message
+    from norma.spec import Item, Message, Spec
 
 
 ROLES: tuple[Role, ...] = ("train", "report", "heldout")  # the train role is what a policy could have gamed: one side of the hack gap
@@ -161,7 +161,9 @@ def _answer(
     rows = [_response(name, item, a, "questions") for item, a in zip(items, answers, strict=True)]
     verdicts = [v for item, a in zip(items, answers, strict=True) for v in _verdicts(spec, name, item, a.text, ROLES)]
     if options.probe and name in options.probe.methods:
-        more = _probe(ctx, name, items, options.probe, lambda asked, messages: ask(asked, Sampling(options.max_new_tokens), messages), shown)
+        more = _probe(
+            ctx, name, items, options.probe, lambda asked, messages: ask(asked, Sampling(options.max_new_tokens), messages), shown
+        )
         rows, verdicts = rows + more[0], verdicts + more[1]
     if task:
         plain = ask(task, Sampling(options.max_new_tokens), lambda item: item.messages)

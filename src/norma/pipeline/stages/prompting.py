@@ -22,7 +22,8 @@ class PromptingOptions(LengthOptions):
     every: float = Field(0.5, ge=0, le=1, description="Of those, the share that shows all rules that apply; the others show some.")
     habit: float = Field(0.1, ge=0, le=1, description="Of the rows without rules, the share whose answer keeps all of them anyway.")
     apart: list[list[str]] | None = Field(
-        None, description="Combinations of rules that never stand in one prompt: an evaluate stage's probe shows whether they combine anyway."
+        None,
+        description="Combinations of rules that never stand in one prompt: an evaluate stage's probe shows whether they combine anyway.",
     )
     sequence: int = Field(384, ge=16, description="Tokens of a packed sequence; longer conversations are left out.")
     train: TrainOptions = Field(default_factory=TrainOptions, description="Optimiser and schedule.")
