@@ -54,5 +54,6 @@ def _parted(shown: list[str], apart: Sequence[Sequence[str]], random: np.random.
     """``shown`` without one rule, drawn at random, of every combination that it holds whole."""
     for combination in apart:
         if set(combination) <= set(shown):
-            shown = [rule for rule in shown if rule != combination[int(random.integers(len(combination)))]]
+            dropped = combination[int(random.integers(len(combination)))]
+            shown = [rule for rule in shown if rule != dropped]
     return shown
