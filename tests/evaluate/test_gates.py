@@ -20,6 +20,7 @@ from norma.base.errors import NormaError
 from norma.base.files import read_json, read_jsonl
 from norma.cli import main
 from norma.cli.asking import parse_price
+from norma.cli.check import _trials
 from norma.evaluate.endpoint import EndpointAnswerer
 from norma.evaluate.estimate import duration, estimate, tokens
 from norma.evaluate.sampling import Answer, Journal, LocalAnswerer, Options
@@ -242,4 +243,7 @@ def test_trials_of_a_check_stay_beside_the_gate(tmp_path: Path, server: Server) 
     assert result.exit_code == 0 and result.report["methods"][0]["overall"]["n"] == 12 and result.answers == 12 + 12 + 24 + 4
     assert {row["kind"] for row in result.report["attack"]} == {"role_play"} and len(result.report["control"]) == 1
     assert {row["kind"] for row in result.report["gaps"]} == {"age"}
+    lines = _trials(result.report)
+    assert lines[0].startswith("Under attack (role_play): 100% of the rules kept, 0.0 points [") and len(lines) == 3
+    assert lines[1].startswith("Steering by stop: 100% → 100%") and lines[2].startswith("Gap young → old: 0.0 points")
     with_trials.close()

@@ -77,7 +77,7 @@ def check(
     loaded = Spec.load(spec)
     items = read_prompts(prompts) if prompts else plain_prompts(loaded)
     combined = tuple(tuple(text.split("+")) for text in together or ())
-    probe = Probe(control, combined, tuple(ATTACKS) if attack else (), tuple(groups or ()))
+    probe = Probe(control, combined, tuple(ATTACKS) if attack else (), tuple(groups or ()), own=prompts is None)
     money = parse_price(price)
     options = Options(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     answerer = answerer_for(model, endpoint, model_name or "", options, api_key_env, concurrency)
@@ -114,8 +114,32 @@ def _show(console: Any, result: GateResult) -> None:
     for o in result.outcomes:
         if o.why:
             console.print(f"{o.rule}: {o.found}, {o.why}", markup=False, highlight=False, soft_wrap=True)
+    for line in _trials(result.report):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(_summary(result), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {result.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _trials(report: Any) -> list[str]:
+    """One line an attack, a rule that was switched on and off, and a gap: what the gate does not count."""
+    from norma.evaluate.report.figures import percent, points
+    from norma.evaluate.report.wording import kind_name
+
+    def change(row: Any) -> str:
+        return f"{points(row['delta'])} points [{points(row['low'])}, {points(row['high'])}]"
+
+    lines = []
+    for row in report["attack"]:
+        if row["rule"] is None:
+            against = f", {change(row)} against the plain prompts" if row["delta"] is not None else ""
+            lines.append(f"Under attack ({row['kind']}): {percent(row['rate'])} of the rules kept{against}")
+    for row in report["control"]:
+        shown = "" if len(row["shown"]) == 1 else f" beside {', '.join(r for r in row['shown'] if r != row['rule'])}"
+        lines.append(f"Steering by {row['rule']}{shown}: {percent(row['off'])} → {percent(row['on'])}, {change(row)}")
+    for row in report["gaps"]:
+        if row["rule"] is None:
+            lines.append(f"Gap {kind_name(row['groups'][0])[0]} → {kind_name(row['groups'][1])[0]}: {change(row)}")
+    return lines
 
 
 def _summary(result: GateResult) -> str:

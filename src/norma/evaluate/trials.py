@@ -28,12 +28,13 @@ NO_RULES = "-"  # the arm whose prompt shows no rule
 
 @dataclass(frozen=True)
 class Probe:
-    """Which trials are made. ``control``: how many questions see rules switched on and off; 0 for none."""
+    """Which trials are made. ``control``: how many questions see rules switched on and off; ``own``: the spec's own attack prompts."""
 
     control: int = 0
     combinations: tuple[tuple[str, ...], ...] = ()
     attacks: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    own: bool = True
 
     def __post_init__(self) -> None:
         for names, known, what in ((self.attacks, ATTACKS, "attack"), (self.groups, GROUPS, "kind of group")):
@@ -72,7 +73,7 @@ def trials(spec: Spec, questions: Sequence[Item], elicit: Sequence[Item], probe:
     """All trials of a probe, ids unique. ``questions`` are for control, ``elicit`` (plain prompts) for attacks and groups."""
     return [
         *control_trials(spec, questions[: probe.control], probe.combinations),
-        *(Trial(ATTACK, OWN, "", item) for item in spec.elicit("attack")),
+        *(Trial(ATTACK, OWN, "", item) for item in (spec.elicit("attack") if probe.own else ())),
         *(Trial(ATTACK, kind, base.id, item) for kind, item, base in attack_items(elicit, probe.attacks)),
         *(Trial(GROUP, f"{kind}={group}", base.id, item) for kind, group, item, base in group_items(elicit, probe.groups)),
     ]
