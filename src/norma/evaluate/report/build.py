@@ -136,7 +136,7 @@ def build_report(
     sets = list(dict.fromkeys(str(r.get("set", "questions")) for r in responses))
     questions = [r for r in responses if r.get("set", "questions") == "questions"]
     common: dict[str, Any] = {"seed": seed, "confidence": confidence}
-    elicited = [r for r in every_response if r.get("arm") is None and r["cluster"] in _prompts(extras.get("benign", {}))]
+    elicited = [r for r in every_response if r.get("arm") is None and r.get("cluster") in _prompts(extras.get("benign", {}))]
 
     report = {
         "report": FORMAT,
