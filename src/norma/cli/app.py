@@ -26,6 +26,8 @@ COMMANDS = {
     "chat": "norma.cli.chat:chat",
     "generate": "norma.cli.generate:generate",
     "check": "norma.cli.check:check",
+    "gate": "norma.cli.gate:gate",
+    "trace": "norma.cli.trace:trace",
     "serve": "norma.cli.serve:serve",
     "import": "norma.cli.import_:import_",
     "data check": "norma.cli.data:check",

@@ -46,6 +46,14 @@ def bits_per_byte(model: LanguageModel, texts: Sequence[str], *, length: int = 2
     return nats / math.log(2) / sum(len(t.encode()) for t in texts)
 
 
+def text_bits(model: LanguageModel, texts: Sequence[str], *, blocks: int = 24, dtype: torch.dtype = torch.float32) -> list[list[float]]:
+    """[bits, bytes] of ``blocks`` equal parts of the texts in their order: what an interval of a change is drawn from."""
+    count = max(1, min(blocks, len(texts)))
+    parts = [texts[len(texts) * i // count : len(texts) * (i + 1) // count] for i in range(count)]
+    sizes = [sum(len(t.encode()) for t in part) for part in parts]
+    return [[bits_per_byte(model, part, dtype=dtype) * size, float(size)] for part, size in zip(parts, sizes, strict=True) if size]
+
+
 def masked_nats(
     model: LanguageModel, texts: Sequence[str], *, length: int = 256, masking: Masking = MASKING, dtype: torch.dtype = torch.float32
 ) -> float:

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from norma.evaluate.junit import outcome
 from norma.evaluate.report import figures
-from norma.evaluate.report.wording import GLOSSARY, LIMITS, family_name
+from norma.evaluate.report.wording import GLOSSARY, LIMITS, family_name, kind_name
 
 FOLDER = Path(__file__).parent
 COLOURS = 7  # --m1 .. --m7 in style.css; --m0 is the baseline's
@@ -201,6 +201,12 @@ def curve_panels(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return panels
 
 
+def _data_block(value: Any) -> Markup:
+    """JSON that can stand inside a script element: no character of it can end the element or begin a comment."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -247,6 +253,10 @@ def render_html(report: Mapping[str, Any]) -> str:
             glossary=GLOSSARY,
             limits=[*LIMITS, *((row.get("en", ""), row.get("zh", row.get("en", ""))) for row in report["limits"])],
             family_name=family_name,
+            kind_name=kind_name,
+            items_json=_data_block(
+                {**report["items"], "names": names, "statements": {c["rule"]: c["statement"] for c in report["spec"]["rules"]}}
+            ),
             run=[(k, v if isinstance(v, (str, int, float)) else json.dumps(v, ensure_ascii=False)) for k, v in report["run"].items()],
             style=Markup(style),
             script=Markup(script),
