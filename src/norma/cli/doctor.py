@@ -43,13 +43,13 @@ def doctor(
 def _kernels() -> Fact:
     """Which operators a CPU would train with. Builds nothing."""
     from norma.base.platform import Fact
-    from norma.nn.kernels import SOURCE, build
+    from norma.nn.kernels import FOLDER, build
 
     why = build.refused()
     if why is not None:
-        return Fact("attention", why, "matrix products written out", "a fused kernel needs a compiler and AVX-512")
-    found = "compiled" if build.library(SOURCE).is_file() else "compiled at first use, 10 to 60 s"
-    return Fact("attention", found, "a fused kernel of our own", f"5% off a step; {build.SWITCH}=off does without")
+        return Fact("kernels", why, "PyTorch's operators", "fused attention and RMS norm need a compiler and AVX-512")
+    found = "compiled" if build.library(FOLDER).is_file() else "compiled at first use, 10 to 60 s"
+    return Fact("kernels", found, "attention and RMS norm fused", f"training steps take less time; {build.SWITCH}=off does without")
 
 
 def _dial(size: str | None, budget: str | None, vocabulary: int, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """Operators of our own for a CPU, where PyTorch's leave much of the machine unused. Each has a fallback, so all of this is optional.
 
-    norma.nn.attention.attend ─→ fits? ─→ attention()     attention.cpp, compiled at first use (build.py)
+    norma.nn.attention.attend ─→ fits()  ─→ attention()     attention.cpp ┐
+    norma.nn.layers.RMSNorm   ─→ norms() ─→ rms_norm()      rms_norm.cpp  ┴ compiled at first use (build.py)
 
 Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head.
 """
@@ -18,7 +19,8 @@ from torch.utils.flop_counter import register_flop_formula
 from norma.base.platform import bf16_on_cpu
 from norma.nn.kernels import build
 
-SOURCE = Path(__file__).with_name("attention.cpp")
+FOLDER = Path(__file__).parent
+ROWS = 64  # rows from which a norm of our own pays
 FEWEST = 16  # queries from which it pays: keys and values are laid out anew first, which a single query (generation) is not worth
 
 
@@ -45,6 +47,20 @@ def fits(q_BHTD: Tensor, k_BGSD: Tensor, bias: Tensor | None, causal: bool, scal
     return ready(q_BHTD.dtype)
 
 
+def rms_norm(x: Tensor, weight_W: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) weight over the last axis, in the type of ``x``; only where :func:`norms` says so."""
+    out: Tensor = torch.ops.norma_cpu.rms_norm(x, weight_W, eps)[0]
+    return out
+
+
+def norms(x: Tensor, weight_W: Tensor) -> bool:
+    """Whether :func:`rms_norm` takes these, and has been built. Compiled code is left alone: there a norm is fused with its neighbours."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    width = x.shape[-1]
+    return weight_W.dtype == torch.float32 and width % 32 == 0 and x.numel() >= ROWS * width and ready(x.dtype)
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types here
 def ready(dtype: torch.dtype) -> bool:
     """Whether there is a kernel for this type. The first call builds it."""
@@ -54,7 +70,7 @@ def ready(dtype: torch.dtype) -> bool:
 @cache
 def state() -> str | None:
     """None when the kernels are loaded (they are built now, if need be); else why they are not."""
-    why = build.load(SOURCE)
+    why = build.load(FOLDER)
     if why is None:
         _register()
     return why
@@ -65,6 +81,9 @@ def _register() -> None:
     torch.library.register_fake("norma_cpu::attention", _like_attention)
     torch.library.register_fake("norma_cpu::attention_backward", _like_backward)
     torch.library.register_autograd("norma_cpu::attention", _backward, setup_context=_keep)
+    torch.library.register_fake("norma_cpu::rms_norm", lambda x, w, eps: (x.new_empty(x.shape), w.new_empty(x.numel() // x.shape[-1])))
+    torch.library.register_fake("norma_cpu::rms_norm_backward", lambda grad, x, w, r: (x.new_empty(x.shape), w.new_empty(w.shape)))
+    torch.library.register_autograd("norma_cpu::rms_norm", _norm_backward, setup_context=_norm_keep)
     register_flop_formula(torch.ops.norma_cpu.attention)(_flops)
     register_flop_formula(torch.ops.norma_cpu.attention_backward)(_backward_flops)
 
@@ -93,6 +112,14 @@ def _backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple[Tensor | N
     learn = ctx.needs_input_grad[3]
     to_q, to_k, to_v, to_bias = torch.ops.norma_cpu.attention_backward(grad, *ctx.saved_tensors, ctx.causal, ctx.scale, learn)
     return to_q, to_k, to_v, to_bias if learn else None, None, None
+
+
+def _norm_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], inputs[1], output[1])
+
+
+def _norm_backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple[Tensor, Tensor, None]:
+    return (*torch.ops.norma_cpu.rms_norm_backward(grad, *ctx.saved_tensors), None)
 
 
 def _flops(q: tuple[int, ...], k: tuple[int, ...], *rest: object, **more: object) -> int:

@@ -17,36 +17,24 @@
 //
 // Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head.
 
-#include <ATen/Parallel.h>
-#include <ATen/cpu/vec/functional.h>
-#include <ATen/cpu/vec/vec.h>
+#include "kernels.h"
+
 #include <ATen/native/CPUBlas.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <new>
-#include <optional>
-#include <tuple>
 #include <type_traits>
 
 namespace {
-
-using at::BFloat16;
-using at::Tensor;
-using Vec = at::vec::Vectorized<float>;
 
 constexpr int64_t BLOCK = 64;       // queries, and keys, of a tile
 constexpr int64_t CHUNKS = 4;       // parts of a batch whose gradients of a shared bias are summed by themselves
 constexpr int64_t WIDE = BLOCK / Vec::size();  // vectors of a tile's row
 constexpr float LOG2E = 1.4426950408889634f;
 constexpr float NOTHING = -1e29f;  // a query whose best score is below sees no key, and passes no gradient
-
-template <typename T> constexpr int64_t ROWS = sizeof(float) / sizeof(T);  // rows in a word: 2 in bf16, 1 in fp32
 
 // (rows, columns) → (rows / ROWS, columns) words.
 template <typename T> void pairs(const T* x, int64_t stride, float* words, int64_t rows, int64_t columns) {
@@ -79,16 +67,6 @@ template <typename T> void product(int64_t M, int64_t N, int64_t K, const std::t
   at::native::cpublas::brgemm(M, N, K, K, N, N, add, a, reinterpret_cast<const T*>(b), c, ROWS<T> == 2);
 }
 
-// Two vectors one after the other.
-inline void store(float* to, Vec x, Vec y) { x.store(to), y.store(to + Vec::size()); }
-inline void store(BFloat16* to, Vec x, Vec y) {
-#ifdef __AVX512BF16__
-  _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(y, x));
-#else
-  at::vec::convert_from_float<BFloat16>(x, y).store(to);
-#endif
-}
-
 // The same columns of two rows, x above y, as pairs() would make them; `columns` is how long a row is.
 template <typename T> void store_pairs(float* words, int64_t columns, Vec x, Vec y) {
   if constexpr (ROWS<T> == 1) x.store(words), y.store(words + columns);
@@ -104,15 +82,7 @@ template <typename T> void store_pairs(float* words, int64_t columns, Vec x, Vec
   }
 }
 
-// A vector of fp32 from either type; of fp32, the w-th.
-template <typename T> Vec widen(const T* from) {
-  if constexpr (ROWS<T> == 1) return Vec::loadu(from);
-  else {
-    Vec out;
-    at::vec::load_to_float<T>(from, out);
-    return out;
-  }
-}
+// The w-th vector of a row.
 inline Vec vec(const float* from, int64_t w = 0) { return Vec::loadu(from + w * Vec::size()); }
 
 // 2^x to a relative 2e-7; 0 far below.
@@ -277,7 +247,7 @@ void backward(const Sizes& n, const Strided<T>& q, const Strided<T>& k, const St
           for (int64_t r = 0; r < BLOCK; ++r) {
             Vec total(0.0f);
             for (int64_t c = 0; r < rows && c < n.D; c += Vec::size()) total = total + widen(out.at(b, h, t + r) + c) * widen(tile + r * n.D + c);
-            delta[r] = at::vec::vec_reduce_all<float>([](Vec& x, Vec& y) { return x + y; }, total);
+            delta[r] = ::total(total);
             norm[r] = r < rows ? lse[(b * n.H + h) * n.T + t + r] : std::numeric_limits<float>::infinity();
           }
           for (int64_t j = 0; j < visible; ++j) {
@@ -329,11 +299,6 @@ Tensor heads(int64_t B, int64_t n, int64_t length, int64_t D, const Tensor& like
 
 Sizes sizes(const Tensor& q, const Tensor& k, bool causal, double scale) {
   return {q.size(0), q.size(2), k.size(2), q.size(1), k.size(1), q.size(3), causal, static_cast<float>(scale)};
-}
-
-template <typename F> void dispatch(const Tensor& q, F&& run) {
-  TORCH_CHECK(q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16, "attention in fp32 or bf16 only");
-  q.scalar_type() == at::kFloat ? run(float{}) : run(BFloat16{});
 }
 
 std::tuple<Tensor, Tensor> attention(const Tensor& q_, const Tensor& k_, const Tensor& v_, const std::optional<Tensor>& bias_, bool causal, double scale) {

@@ -1,6 +1,6 @@
-"""A C++ file of ours becomes a library that torch has loaded: compiled once for a machine, at first use, kept in the user's cache.
+"""The C++ files of a folder become a library that torch has loaded: compiled once for a machine, at first use, kept in the user's cache.
 
-    source, torch's version, compiler, flags, the CPU's features ─→ key ─→ ~/.cache/norma/<name>-<key>.so ─→ torch.ops
+    sources, torch's version, compiler, flags, the CPU's features ─→ key ─→ ~/.cache/norma/kernels-<key>.so ─→ torch.ops
 
 Nothing is built while importing. Several processes may build at the same time: each writes a file of its own and renames it into
 place, so that a library is there as a whole or not at all. ``NORMA_KERNELS=off`` keeps PyTorch's own operators.
@@ -39,39 +39,40 @@ def refused() -> str | None:
     return None
 
 
-def library(source: Path) -> Path:
-    """Where the library of ``source`` is, or will be."""
-    key = digest([source.read_text(encoding="utf-8"), str(torch.__version__), compiler(), FLAGS, sorted(cpu_flags())])
+def library(folder: Path) -> Path:
+    """Where the library of the sources in ``folder`` is, or will be."""
+    sources = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.[ch]*"))]
+    key = digest([sources, str(torch.__version__), compiler(), FLAGS, sorted(cpu_flags())])
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "norma" / f"{source.stem}-{key[:16]}.so"
+    return Path(cache) / "norma" / f"kernels-{key[:16]}.so"
 
 
-def load(source: Path) -> str | None:
-    """Compile ``source`` unless that has been done, and load it into torch. None, or one line that says why it did not work."""
+def load(folder: Path) -> str | None:
+    """Compile the sources in ``folder`` unless that has been done, and load them into torch. None, or one line that says why not."""
     why = refused()
     if why is not None:
         return why
     try:
-        built = library(source)
+        built = library(folder)
         if not built.is_file():
-            _compile(source, built)
+            _compile(folder, built)
         torch.ops.load_library(str(built))
     except (OSError, RuntimeError) as error:
         return str(error).strip().splitlines()[0]
     return None
 
 
-def _compile(source: Path, built: Path) -> None:
-    """Ten seconds on an idle core. Raises RuntimeError with the compiler's first complaint."""
-    print(f"norma: compiling {source.name} for this CPU, once ({SWITCH}=off does without)", file=sys.stderr, flush=True)
+def _compile(folder: Path, built: Path) -> None:
+    """A quarter of a minute on an idle core. Raises RuntimeError with the compiler's first complaint."""
+    print(f"norma: compiling kernels for this CPU, once ({SWITCH}=off does without)", file=sys.stderr, flush=True)
     built.parent.mkdir(parents=True, exist_ok=True)
     torch_folder = Path(torch.__file__).parent
     libraries = torch_folder / "lib"
-    with tempfile.TemporaryDirectory(dir=built.parent) as folder:
-        fresh = Path(folder) / built.name
+    with tempfile.TemporaryDirectory(dir=built.parent) as temporary:
+        fresh = Path(temporary) / built.name
         command = [
-            str(compiler()), *shlex.split(FLAGS), f"-I{torch_folder / 'include'}", str(source), "-o", str(fresh),
-            f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-ltorch_cpu", "-lc10",
+            str(compiler()), *shlex.split(FLAGS), f"-I{torch_folder / 'include'}", *map(str, sorted(folder.glob("*.cpp"))),
+            "-o", str(fresh), f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-ltorch_cpu", "-lc10",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
