@@ -161,6 +161,10 @@ def test_from_a_crowd_to_training_rows(tmp_path: Path, capsys: pytest.CaptureFix
     }
     printed = run(capsys, "label", "queue", store, "--count", 0)
     assert "6 of 6 drawn answers marked" in printed
+    assert "last draw" not in printed
+    assert "9 uniform" in run(capsys, "label", "queue", store, "--count", 30, "--output", tmp_path / "q2.jsonl")
+    printed = run(capsys, "label", "queue", store, "--count", 0)
+    assert "(last draw alone)" in printed and "of 15 drawn answers marked" in printed
     with pytest.raises(NormaError, match="there is no label store here"):
         invoke(["label", "export", str(tmp_path / "no.sqlite"), str(tmp_path / "o")])
 

@@ -211,9 +211,12 @@ def queue(
             parts = Counter(d.queue for d in drawn)
             print(f"{output}: {len(drawn):,} of {len(found):,} answers: " + ", ".join(f"{parts[q]} {q}" for q in queues.SHARES))
     for name in sorted({d.rule for d in before}):
-        rate = audited([d for d in before if d.rule == name], [m for m in labels if m.rule == name])
-        said = "no mark yet" if rate.rate is None else f"{rate.rate:.1%} kept (95% {rate.low:.1%} to {rate.high:.1%})"
-        print(f"audit stream, {name}: {said}; {rate.marked:,} of {rate.drawn:,} drawn answers marked")
+        mine, marks = [d for d in before if d.rule == name], [m for m in labels if m.rule == name]
+        last = [d for d in mine if d.draw == mine[-1].draw]
+        for title, draws in [("", mine), *([(" (last draw alone)", last)] if len(last) < len(mine) else [])]:
+            rate = audited(draws, marks)
+            said = "no mark yet" if rate.rate is None else f"{rate.rate:.1%} kept (95% {rate.low:.1%} to {rate.high:.1%})"
+            print(f"audit stream, {name}{title}: {said}; {rate.marked:,} of {rate.drawn:,} drawn answers marked")
 
 
 def _load(place: str, reading: Reading, map_: str | None, file_only: bool) -> list[Label]:
