@@ -129,6 +129,8 @@ def test_from_a_crowd_to_training_rows(tmp_path: Path, capsys: pytest.CaptureFix
     told = json.loads(run(capsys, *asked, "--json"))["agreement"][0]
     again = json.loads(run(capsys, "label", "agree", store, "--on", "score", "--resamples", 50, "--json"))["agreement"][0]
     assert (told["alpha"], told["metric"]) == (again["alpha"], "interval")
+    with pytest.raises(NormaError, match="are for files"):
+        invoke(["label", "agree", str(store), "--threshold", "0.7"])
     # Out to a tool and back into another store: nothing is lost that the tool can hold.
     for name, tool in (("x.json", "label-studio"), ("y.json", "argilla"), ("z.csv", "csv"), ("n.jsonl", "norma")):
         out = run(capsys, "label", "export", store, tmp_path / name, "--format", tool)
@@ -159,6 +161,10 @@ def test_from_a_crowd_to_training_rows(tmp_path: Path, capsys: pytest.CaptureFix
     }
     printed = run(capsys, "label", "queue", store, "--count", 0)
     assert "6 of 6 drawn answers marked" in printed
+    assert "last draw" not in printed
+    assert "9 uniform" in run(capsys, "label", "queue", store, "--count", 30, "--output", tmp_path / "q2.jsonl")
+    printed = run(capsys, "label", "queue", store, "--count", 0)
+    assert "(last draw alone)" in printed and "of 15 drawn answers marked" in printed
     with pytest.raises(NormaError, match="there is no label store here"):
         invoke(["label", "export", str(tmp_path / "no.sqlite"), str(tmp_path / "o")])
 

@@ -79,6 +79,9 @@ def test_other_refusals() -> None:
     assert refusal(SPEC, ITEM, label(corrected="It adds. "), judge=judge()) == "nothing was changed"
     assert refusal(SPEC, ITEM, label(rule_hash="0" * 64), judge=judge()) == "the rule has changed its meaning since"
     assert refusal(SPEC, ITEM, label(rule="gone"), judge=judge()) == "the spec has no such rule"
+    # A rule without `correct` has the schema's default, one half.
+    assert refusal(SPEC, ITEM, label(rule="form.same", corrected="It adds. No"), judge=judge()) == ""
+    assert refusal(SPEC, ITEM, label(rule="form.same", corrected="It adds" * 4), judge=judge()).startswith("the edit is larger")
     assert edit_ratio("abcd", "abcd") == 0 and edit_ratio("abcd", "abef") == pytest.approx(1 - 2 * 2 / 8) and edit_ratio("ab", "cd") == 1
 
 

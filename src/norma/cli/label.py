@@ -20,7 +20,7 @@ _Rule = Annotated[str | None, typer.Option(metavar="ID", help="Only this rule; f
 _Spec = Annotated[Path | None, typer.Option(metavar="SPEC", help="The spec file: meaning hashes of the rules, and the acceptance rule.")]
 _Map = Annotated[str | None, typer.Option("--map", metavar="FIELD=COLUMN,...", help="Columns of a table: item=Id,score=Score*,...")]
 _Scale = Annotated[str | None, typer.Option(metavar="WORST:BEST", help="The scale of scores, mapped to 0..1, such as 1:25.")]
-_Threshold = Annotated[float, typer.Option(help="The score in 0..1 from which an answer complies.")]
+_Threshold = Annotated[float | None, typer.Option(help="The score in 0..1 from which an answer complies [default: 0.5].")]
 _Words = Annotated[list[str] | None, typer.Option("--verdict", metavar="WORD=VERDICT", help="What their words mean: good=compliant.")]
 _Source = Annotated[Literal["human", "checker", "judge", "all"], typer.Option(help="Whose marks.")]
 _FORMATS = {
@@ -39,7 +39,7 @@ def import_(
     language: Annotated[str, typer.Option(help="BCP-47, where the file does not say.")] = "",
     map_: _Map = None,
     scale: _Scale = None,
-    threshold: _Threshold = 0.5,
+    threshold: _Threshold = None,
     verdict: _Words = None,
 ) -> None:
     """Add the labels of a file to a store. A mark that is there already is left alone, so a second run adds nothing."""
@@ -126,7 +126,7 @@ def agree(
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     map_: _Map = None,
     scale: _Scale = None,
-    threshold: _Threshold = 0.5,
+    threshold: _Threshold = None,
     verdict: _Words = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -134,7 +134,7 @@ def agree(
     from norma.labels import summary
 
     reading = _reading(rule, None, "", "", scale, threshold, verdict)
-    labels = _chosen(_load(store, reading, map_), source)
+    labels = _chosen(_load(store, reading, map_, any(o is not None for o in (map_, scale, threshold, verdict))), source)
     labels = [label for label in labels if rule is None or label.rule == rule]
     if not labels:
         raise NormaError("no mark fits", where=store, mend="See --rule and --source")
@@ -211,13 +211,16 @@ def queue(
             parts = Counter(d.queue for d in drawn)
             print(f"{output}: {len(drawn):,} of {len(found):,} answers: " + ", ".join(f"{parts[q]} {q}" for q in queues.SHARES))
     for name in sorted({d.rule for d in before}):
-        rate = audited([d for d in before if d.rule == name], [m for m in labels if m.rule == name])
-        said = "no mark yet" if rate.rate is None else f"{rate.rate:.1%} kept (95% {rate.low:.1%} to {rate.high:.1%})"
-        print(f"audit stream, {name}: {said}; {rate.marked:,} of {rate.drawn:,} drawn answers marked")
+        mine, marks = [d for d in before if d.rule == name], [m for m in labels if m.rule == name]
+        last = [d for d in mine if d.draw == mine[-1].draw]
+        for title, draws in [("", mine), *([(" (last draw alone)", last)] if len(last) < len(mine) else [])]:
+            rate = audited(draws, marks)
+            said = "no mark yet" if rate.rate is None else f"{rate.rate:.1%} kept (95% {rate.low:.1%} to {rate.high:.1%})"
+            print(f"audit stream, {name}{title}: {said}; {rate.marked:,} of {rate.drawn:,} drawn answers marked")
 
 
-def _load(place: str, reading: Reading, map_: str | None) -> list[Label]:
-    """The labels that hold, of a store or a file."""
+def _load(place: str, reading: Reading, map_: str | None, file_only: bool) -> list[Label]:
+    """The labels that hold, of a store or a file. ``file_only``: options are given that say how a file is read."""
     from norma.labels import LabelStore
     from norma.labels.formats.files import read
     from norma.labels.rows import current
@@ -229,6 +232,8 @@ def _load(place: str, reading: Reading, map_: str | None) -> list[Label]:
         with path.open("rb") as handle:
             if not handle.read(16).startswith(b"SQLite format 3"):
                 return current(read(path, reading, "auto", _pairs(map_)).labels)
+    if file_only:
+        raise NormaError("a store's marks are what they are", where=place, mend="--map, --scale, --threshold and --verdict are for files")
     with LabelStore(place) as opened:
         return opened.rows(current=True)
 
@@ -245,7 +250,7 @@ def _chosen(labels: list[Label], source: str) -> list[Label]:
 
 
 def _reading(
-    rule: str | None, spec: Path | None, annotator: str, language: str, scale: str | None, threshold: float, words: list[str] | None
+    rule: str | None, spec: Path | None, annotator: str, language: str, scale: str | None, threshold: float | None, words: list[str] | None
 ) -> Reading:
     from norma.labels.formats.batch import VERDICTS, Reading
 
@@ -271,7 +276,7 @@ def _reading(
         if verdict not in VERDICTS:
             raise NormaError(f"'{verdict}' is not a verdict", mend=nearest(verdict, VERDICTS))
     verdicts |= {word.replace(" ", "_"): verdict for word, verdict in verdicts.items()}
-    return Reading(rule or "", hashes, {}, verdicts, ends, threshold, annotator, language)
+    return Reading(rule or "", hashes, {}, verdicts, ends, 0.5 if threshold is None else threshold, annotator, language)
 
 
 def _pairs(text: str | None) -> dict[str, str]:

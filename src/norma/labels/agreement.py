@@ -72,7 +72,7 @@ def alpha_of(counts: Floats, values: Floats | None = None, metric: Metric = "nom
     ratings = counts.sum(axis=1)
 
     def spread(x: Floats) -> Floats:
-        return 2 * (ratings * (counts @ x**2) - (counts @ x) ** 2) / (ratings - 1)
+        return np.asarray(2 * (ratings * (counts @ x**2) - (counts @ x) ** 2) / (ratings - 1))
 
     used = counts.sum(axis=0)
     fixed = None  # distances do not change when all numbers move; squares of large ones would lose digits
@@ -104,9 +104,9 @@ def category_weights(values: ArrayLike, scale: Scale = "identity") -> Floats:
     if scale == "ordinal":  # the number of pairs of categories from one to the other, both included
         apart = np.abs(np.subtract.outer(np.arange(len(x)), np.arange(len(x)))) + 1
         pairs = apart * (apart - 1) / 2
-        return 1 - pairs / pairs.max()
+        return np.asarray(1 - pairs / pairs.max())
     distance = np.abs(np.subtract.outer(x, x)) / (x.max() - x.min())
-    return 1 - distance ** (2 if scale == "quadratic" else 1)
+    return np.asarray(1 - distance ** (2 if scale == "quadratic" else 1))
 
 
 def _observed(counts: Floats, agree: Floats) -> Statistic:

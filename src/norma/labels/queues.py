@@ -85,7 +85,7 @@ class Drawn:
         return {"key": self.key, "response_hash": response_hash(self.response), **asdict(self)}
 
 
-def to_mark(drawn: Drawn, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def to_mark(drawn: Drawn, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A row for people who work without a tool: they add ``annotator`` and ``verdict``, and it is a label."""
     return {name: value for name, value in drawn.row().items() if name != "key"} | {"messages": [dict(m) for m in messages]}
 

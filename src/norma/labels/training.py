@@ -21,6 +21,7 @@ from norma.labels.consensus import consensus
 from norma.labels.formats.batch import shown
 from norma.labels.rows import Label
 from norma.spec import Item, Role, Spec, Status, Verdict
+from norma.spec.schema import CorrectEntry
 
 # From worst to best. An error or doubt is worse than a pass, and better than a known violation.
 _ORDER = {Status.VIOLATION: 0, Status.ERROR: 1, Status.UNSURE: 1, Status.NOT_APPLICABLE: 2, Status.COMPLIANT: 2}
@@ -55,7 +56,8 @@ def refusal(spec: Spec, item: Item, label: Label, *, role: Role = "train", judge
         return "the rule has changed its meaning since"
     if label.corrected == label.response:
         return "nothing was changed"
-    if edit_ratio(label.response, label.corrected) > rule.correct.max_edit_ratio:
+    limit = (rule.correct or CorrectEntry()).max_edit_ratio
+    if edit_ratio(label.response, label.corrected) > limit:
         return "the edit is larger than the rule's max_edit_ratio"
     verdicts = judge or spec.verdicts
     active = set(spec.resolve(item).active)
