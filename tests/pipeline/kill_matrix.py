@@ -53,7 +53,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "infilling": {"mix": [{"objective": "infilling"}], "model": DECODER},
     "spans": {"mix": [{"objective": "spans"}], "model": {"preset": "t5"}},
     "denoising": {"mix": [{"objective": "denoising"}], "model": {"preset": "bart"}},
-    "given": {"mix": [{"objective": "given", "shards": "corpus/qa.train.jsonl"}], "model": {"preset": "t5"}},
+    "given": {"mix": [{"objective": "given", "shards": "corpus/qa.train.jsonl"}], "model": {"preset": "t5"}, "sequence": 256},
     "unlikelihood": {"mix": [GRADED], "model": DECODER},
     "weighted": {"mix": [GRADED | {"grades": {"how": "weighted", "beta": 0.2}}], "model": DECODER},
     "experts": {
