@@ -174,10 +174,10 @@ def test_a_tiny_race(tmp_path: Path) -> None:
         file.writelines(json.dumps({"text": text}) + "\n" for text in words(300))
     (tmp_path / "nanoGPT").mkdir()
     (tmp_path / "nanoGPT" / "model.py").write_text(STAND_IN, encoding="utf-8")
-    sizes = {"minutes": 0.005, "width": 64, "layers": 1, "vocabulary": 300, "length": 32, "rows": 4}
+    sizes = {"minutes": 0.02, "share": 2.0, "width": 64, "layers": 1, "vocabulary": 300, "length": 32, "rows": 4}
     options = [word for name, value in sizes.items() for word in (f"--{name}", str(value))] + ["--no-compile"]
     files = ["--text", "text.jsonl.gz", "--nanogpt", "nanoGPT", "--out", "out", "--json", "rows.json"]
-    command = [sys.executable, "-m", "norma", "bench", "time-to-loss", "batch=2", *options, *files]
+    command = [sys.executable, "-m", "norma", "bench", "time-to-loss", "batch=2", "train.warmup=1", *options, *files]
     environment = {**os.environ, "NO_COLOR": "1"}
 
     def race() -> tuple[list[dict[str, Any]], str]:

@@ -66,5 +66,5 @@ def test_the_recipe_runs_and_learns(shakespeare: Path, tmp_path: Path) -> None:
     found = subprocess.run(command, env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True, timeout=600)
     assert found.returncode == 0, found.stderr
     row = json.loads((tmp_path / "run" / "score" / "scores.json").read_text())["models"][0]
-    assert row["nats_sliding"] < row["nats"] < math.log(65) - 1.4, f"after {time.monotonic() - began:.0f} s"
+    assert max(row["nats_sliding"], row["nats"]) < math.log(65) - 1.4, f"after {time.monotonic() - began:.0f} s"
     assert "nats/token" in found.stdout
