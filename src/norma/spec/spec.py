@@ -108,10 +108,15 @@ class Spec:
 
     def applies(self, rule: str, item: Item) -> bool | None:
         """The rule's own predicate for ``item``: True, False, or None where the item lacks what it asks for."""
+        found = self.predicate(rule, item)
+        return found if isinstance(found, bool) else None
+
+    def predicate(self, rule: str, item: Item) -> bool | str:
+        """The same; a text says why it is unknown."""
         try:
             return self._expressions[rule](variables(item))
-        except Unknown:
-            return None
+        except Unknown as error:
+            return str(error)
 
     # ---- instructive prompting ----
 
