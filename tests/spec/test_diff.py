@@ -108,7 +108,9 @@ spec: {id: t, version: "1", source_language: en, languages: [en, zh-Hans]}
 rules:
 - id: kind
   statement: {en: Be kind., zh-Hans: 友善。}
-  checkers: [{id: c, kind: fake, use: has, params: {word: please}}, {id: h, kind: fake, use: has2, params: {word: please}, roles: [heldout]}]
+  checkers:
+  - {id: c, kind: fake, use: has, params: {word: "please"}}
+  - {id: h, kind: fake, use: has2, params: {word: please}, roles: [heldout]}
 - id: brief
   statement: {en: Be brief., zh-Hans: 简短。}
   applies: facts.n > 1
@@ -138,7 +140,7 @@ def run(tmp_path: Path) -> tuple[Spec, Path]:
     }
     for name, (kind, options) in stages.items():
         write_json(tmp_path / name / "lineage.json", {"identity": {"kind": kind, "seed": 1, "options": options}})
-    write_json(tmp_path / "lineage.json", {"stages": dict.fromkeys(stages, {}), "spec": {"digest": spec.digest}})
+    write_json(tmp_path / "lineage.json", {"stages": {name: {} for name in stages}, "spec": {"digest": spec.digest}})
     kind, brief = spec.rule("kind"), spec.rule("brief")
     base = Label("q2#en", "No.", "kind", kind.hash, "checker:c", "violation", source="checker", corrected="No, please.")
     labels = [
@@ -232,7 +234,7 @@ def test_checkers(run: tuple[Spec, Path]) -> None:
         ("check", "scores", "check/verdicts.jsonl"): (6, 12),
         ("check", "labels of checkers", "correct/labels.sqlite"): (0, 5),
     }
-    train = counted(run, "[{id: c, kind: fake, use: has, params: {word: please}}, {id: h", "[{id: c, kind: fake, use: has, params: {word: x}}, {id: h")
+    train = counted(run, '{word: "please"}', "{word: x}")
     assert train[("check", "scores", "check/verdicts.jsonl")] == (6, 12)
     assert train[("check", "labels of checkers", "correct/labels.sqlite")] == (4, 5)  # Ann's stays
     assert train[("check", "training pairs", "correct/pairs.jsonl")] == (2, 3)

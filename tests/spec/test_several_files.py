@@ -51,7 +51,8 @@ def test_rules_of_included_files_come_first(folder: Path) -> None:
 
 def test_one_file_or_several_is_layout(folder: Path) -> None:
     several = Spec.load(folder / "s.yaml")
-    whole = yaml.safe_load(MAIN) | {"rules": [yaml.safe_load(t)["rules"][0] for t in (STYLE, "rules: [{id: deep, statement: {en: Deep.}}]", SAFETY, MAIN)]}
+    parts = (STYLE, "rules: [{id: deep, statement: {en: Deep.}}]", SAFETY, MAIN)
+    whole = yaml.safe_load(MAIN) | {"rules": [yaml.safe_load(part)["rules"][0] for part in parts]}
     del whole["include"]
     one = Spec.parse(yaml.safe_dump(whole))
     assert one.digest == several.digest and [r.facets for r in one.rules] == [r.facets for r in several.rules]
@@ -187,7 +188,8 @@ def test_translations_and_titles_change_no_facet_and_old_files_keep_their_digest
 def test_a_signed_change_keeps_labels_and_translations() -> None:
     before = two().rule("new")
     text = TWO.replace("Be kind.", "Be  very kind.").replace("OTHER", "0" * 12)
-    signed = f'editorial: [{{was: "{before.hash[:12]}", by: Ann, reason: style, spot_check: 2}}]\n  translations: {{zh-Hans: {{of: "{before.hash[:12]}"}}}}'
+    was = before.hash[:12]
+    signed = f'editorial: [{{was: "{was}", by: Ann, reason: style, spot_check: 2}}]\n  translations: {{zh-Hans: {{of: "{was}"}}}}'
     after, unsigned = Spec.parse(text.replace("MORE", signed)).rule("new"), Spec.parse(text.replace("MORE", "must: false")).rule("new")
     assert after.hash == unsigned.hash != before.hash
     assert after.means(before.hash) and after.means(after.hash) and not unsigned.means(before.hash) and not after.means("0" * 64)
@@ -215,7 +217,8 @@ def test_white_space_in_an_expression_is_layout(make, one: str, other: str, same
 
 
 def test_the_budget_of_a_constraint_is_part_of_composition(make) -> None:
-    hashes = [make("id: a", compose=c).rules[0].facets for c in ("{constraints: {a: {budget: 0.1}}}", "{constraints: {a: {budget: 0.2}}}", "")]
+    granted = ("{constraints: {a: {budget: 0.1}}}", "{constraints: {a: {budget: 0.2}}}", "")
+    hashes = [make("id: a", compose=c).rules[0].facets for c in granted]
     assert len({h["compose"] for h in hashes}) == 3 and len({h["authority"] for h in hashes}) == 1
 
 

@@ -1,10 +1,10 @@
 """Why is a rule active for this input? The trace of conflict resolution: every step that could decide, in its order, and what it said.
 
-    style.polite: overridden
-      applies     "facts.about == true" is true
-      unless      -
-      role        the user may not switch it off: its level is developer
-      level       root stands above guideline: safety.refuse is active, so this rule is set aside   <- decided here
+style.polite: overridden
+  applies     "facts.about == true" is true
+  unless      -
+  role        the user may not switch it off: its level is developer
+  level       root stands above guideline: safety.refuse is active, so this rule is set aside   <- decided here
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A spec in the making: what an importer has understood, its names made lawful, and the YAML that the strict loader reads back as it was.
 
-    Draft(rules, notes) ─yaml_text─→ text ─strict loader─→ Spec     texts that YAML could take for something else are quoted; no anchors
+Draft(rules, notes) ─yaml_text─→ text ─strict loader─→ Spec     texts that YAML could take for something else are quoted; no anchors
 """
 
 from __future__ import annotations
