@@ -167,7 +167,8 @@ def test_spec_explain_diff_import_export(tmp_path: Path, capsys: pytest.CaptureF
     assert "honest.answers-known: not_applicable" in shown and "is false   <- decided here" in shown
     row = {"id": "q", "messages": [{"role": "user", "content": "`a.b` 有什么作用？"}, {"role": "assistant", "content": "x"}], "facts": {}}
     items = tmp_path / "items.jsonl"
-    items.write_text(json.dumps(row) + "\n" + json.dumps(row | {"id": "r", "facts": {"overrides": {"form.brief": "root"}}}), encoding="utf-8")
+    switched = row | {"id": "r", "facts": {"overrides": {"form.brief": "root"}}}
+    items.write_text(json.dumps(row) + "\n" + json.dumps(switched), encoding="utf-8")
     first, second = json.loads(said("explain", spec, "--item", str(items), "--rule", "form.brief", "--json"))
     assert (first["language"], first["rules"][0]["status"]) == ("zh-Hans", "active")
     assert (second["rules"][0]["status"], second["rules"][0]["step"], second["rules"][0]["by"]) == ("overridden", "role", "root")
@@ -175,7 +176,8 @@ def test_spec_explain_diff_import_export(tmp_path: Path, capsys: pytest.CaptureF
     assert "not JSON" in said("explain", spec, "--prompt", "x", "--facts", "{", code=2)
 
     changed = tmp_path / "changed.yaml"
-    changed.write_text(Path(spec).read_text(encoding="utf-8").replace("Answer in one sentence.", "Answer in a single sentence."), encoding="utf-8")
+    text = Path(spec).read_text(encoding="utf-8").replace("Answer in one sentence.", "Answer in a single sentence.")
+    changed.write_text(text, encoding="utf-8")
     assert said("diff", spec, spec).startswith("The two say the same")
     (rule,) = json.loads(said("diff", spec, str(changed), "--json"))["rules"]
     assert (rule["new"], [c["facet"] for c in rule["changes"]]) == ("form.one-sentence", ["meaning", "wording.en"])

@@ -243,7 +243,7 @@ def test_an_english_list() -> None:
     ]
 
 
-MARKS = "1. 2) (3) （４） 5、 - * • 一、 （二） ① 第三条 a) 第十二条： 十一、".split()
+MARKS = ["1.", "2)", "(3)", "（４）", "5、", "-", "*", "•", "一、", "（二）", "①", "第三条", "a)", "第十二条：", "十一、"]
 
 
 @pytest.mark.parametrize("mark", MARKS)

@@ -58,6 +58,17 @@ def test_one_file_or_several_is_layout(folder: Path) -> None:
     assert one.digest == several.digest and [r.facets for r in one.rules] == [r.facets for r in several.rules]
 
 
+def test_written_out_as_one_file_it_is_the_same_spec(folder: Path) -> None:
+    spec = Spec.load(folder / "s.yaml")
+    again = Spec.parse(spec.one_file())
+    assert again.digest == spec.digest and "include" not in spec.one_file()
+    deep = folder / "only.yaml"
+    deep.write_text('norma: 1\nspec: {id: t, version: "1"}  # a remark\nrules: [{id: a, statement: {en: x}}]\n', encoding="utf-8")
+    assert Spec.load(deep).one_file() == deep.read_text(encoding="utf-8")
+    deep.write_text('norma: 1\nspec: {id: t, version: 1.10}\ninclude: [deep.yaml]\n', encoding="utf-8")
+    assert Spec.parse(Spec.load(deep).one_file()).version == "1.10"
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [

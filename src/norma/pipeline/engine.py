@@ -292,7 +292,8 @@ def _record(loaded: Loaded, folder: RunFolder, spec: Spec | None) -> None:
     if not own:
         write_text(folder.path / "recipe.yaml", loaded.resolved())
     if loaded.spec_path is not None and loaded.spec_path.parent != folder.path:
-        write_text(folder.path / "spec.yaml", loaded.spec_path.read_text(encoding="utf-8-sig"))
+        text = loaded.spec_path.read_text(encoding="utf-8-sig") if spec is None else spec.one_file()  # the copy includes nothing
+        write_text(folder.path / "spec.yaml", text)
 
 
 def _publish(folder: RunFolder, result: StageResult) -> None:

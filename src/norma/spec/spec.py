@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from norma.base.errors import NormaError, nearest
 from norma.base.hashing import digest
-from norma.base.strict_yaml import Document
+from norma.base.strict_yaml import Document, parse_yaml
 from norma.spec import compose, languages, loader, registry, render
 from norma.spec import resolve as resolution
 from norma.spec.expression import variables
@@ -21,6 +21,7 @@ from norma.spec.rule import Rule, rule_from
 from norma.spec.schema import CheckerEntry, ComposeEntry, Mode, Role, SpecFile, Split, plain
 from norma.spec.types import Checker, Item, Message, Resolution, Reward, Standing, Status, Verdict
 from norma.spec.values import Unknown
+from norma.spec.writing import yaml_text
 
 CACHE = 16384  # inputs whose resolution is remembered; then the memory starts anew
 
@@ -64,6 +65,13 @@ class Spec:
     def parse(text: str, name: str = "<spec>", *, checkers: bool = True) -> Spec:
         """A spec from YAML text."""
         return Spec(*loader.parse(text, name), None, checkers)
+
+    def one_file(self) -> str:
+        """The spec as the text of one file, what it includes written out; a file that includes nothing stays as people wrote it."""
+        text = None if self.source is None else self.source.read_bytes().decode("utf-8-sig")
+        if text is None or "include" in parse_yaml(text, str(self.source)).data:
+            return yaml_text(self.document.data)
+        return text
 
     def _build(self) -> None:
         for i, rule in enumerate(self.rules):
