@@ -195,6 +195,7 @@ def test_a_bad_row_is_named_not_dropped(line: str, message: str) -> None:
         convert("ifeval", f"{good}\n{line}\n", "f.jsonl")
 
 
+@pytest.mark.slow
 def test_the_published_rows(real_data: Path) -> None:
     path = real_data / "ifeval" / "input_data.jsonl.gz"
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
