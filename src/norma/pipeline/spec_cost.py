@@ -104,6 +104,8 @@ class Stores:
                 found |= {row["id"]: to_item(row) for row in read_jsonl(self.run / source)}
         for rows in self._lines("*/responses.jsonl").values():
             for row in rows:
+                if row.get("set", "questions") != "questions":  # answers of task models are not judged by the spec
+                    continue
                 messages = tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"])
                 found.setdefault(row["item"], Item(row["item"], messages, row["language"], cluster=row["cluster"]))
         return found
