@@ -84,6 +84,7 @@ def test_model_spec_inherits_authority_and_knows_the_older_name() -> None:
         "<user>\nA\n</user>\n<assistant> <!-- BAD -->\nB\n",  # never closed
         "<user>\nA\n</user>\n<comparison>\n<assistant> <!-- BAD -->\n```\nB [...]\n</assistant>\n</comparison>",  # an open fence
         "<user>\nA\n</user>\n<assistant> <!-- BAD: why -->\nB\n</assistant>",  # no comparison around it
+        "<user>\nA\n</user>\n<assistant> <!-- bad, given all that -->\nB\n</assistant>",  # a comma for the colon
     ],
 )
 def test_dialogues_that_are_not_quite_right_are_read(block: str) -> None:
