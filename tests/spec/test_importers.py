@@ -84,6 +84,7 @@ def test_model_spec_inherits_authority_and_knows_the_older_name() -> None:
         "<user>\nA\n</user>\n<assistant> <!-- BAD -->\nB\n",  # never closed
         "<user>\nA\n</user>\n<comparison>\n<assistant> <!-- BAD -->\n```\nB [...]\n</assistant>\n</comparison>",  # an open fence
         "<user>\nA\n</user>\n<assistant> <!-- BAD: why -->\nB\n</assistant>",  # no comparison around it
+        "<user>\nA\n</user>\n<assistant> <!-- bad, given all that -->\nB\n</assistant>",  # a comma for the colon
     ],
 )
 def test_dialogues_that_are_not_quite_right_are_read(block: str) -> None:
@@ -147,7 +148,7 @@ def test_constitution() -> None:
     }
     assert found.spec.rule("salt0").correct.instruction == {"en": "Please rewrite the recipe with less salt."}
     assert "'salt1' says the same as 'salt0' and was left out" in found.notes
-    with pytest.raises(NormaError, match="entry 'a'.*edit_request"):
+    with pytest.raises(NormaError, match=r"entry 'a'.*edit_request"):
         convert("constitutional-ai", '{"a": {"prompt": "x"}}')
 
 
@@ -195,6 +196,7 @@ def test_a_bad_row_is_named_not_dropped(line: str, message: str) -> None:
         convert("ifeval", f"{good}\n{line}\n", "f.jsonl")
 
 
+@pytest.mark.slow
 def test_the_published_rows(real_data: Path) -> None:
     path = real_data / "ifeval" / "input_data.jsonl.gz"
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
@@ -202,7 +204,7 @@ def test_the_published_rows(real_data: Path) -> None:
     items = found.spec.elicit()
     assert len(items) == len(rows) == 541 and [i.user for i in items if not i.user.strip()] == []
     assert Counter(i.user for i in items) == Counter(row["prompt"] for row in rows)
-    wanted = {row["prompt"]: {i for i in row["instruction_id_list"]} for row in rows}
+    wanted = {row["prompt"]: set(row["instruction_id_list"]) for row in rows}
     for item in items:  # each prompt is judged by its own instructions, and by no other's
         assert {found.spec.rule(r).checkers[0].use for r in found.spec.resolve(item).active} == wanted[item.user]
     assert {r.checkers[0].use for r in found.spec.rules} == set(WORDS) and len(WORDS) == 25
@@ -243,7 +245,10 @@ def test_an_english_list() -> None:
     ]
 
 
-@pytest.mark.parametrize("mark", ["1.", "2)", "(3)", "（４）", "5、", "-", "*", "•", "一、", "（二）", "①", "第三条", "a)", "第十二条：", "十一、"])
+MARKS = ["1.", "2)", "(3)", "（４）", "5、", "-", "*", "•", "一、", "（二）", "①", "第三条", "a)", "第十二条：", "十一、"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
 def test_marks(mark: str) -> None:
     assert [r.statement["en"] for r in convert("text", f"Intro\n{mark} Be kind.\n", language="en").spec.rules] == ["Be kind."]
 
@@ -258,7 +263,7 @@ def test_what_is_no_mark(line: str) -> None:
 
 
 def test_unknown_formats_and_files() -> None:
-    with pytest.raises(NormaError, match="unknown format 'ifevl'.*'ifeval'"):
+    with pytest.raises(NormaError, match=r"unknown format 'ifevl'.*'ifeval'"):
         convert("ifevl", "")
     with pytest.raises(NormaError, match="file not found"):
         run("text", DATA / "none.txt")
@@ -275,8 +280,9 @@ def test_zipped_files_and_tags(tmp_path: Path) -> None:
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), include_characters="\n"), min_size=1, max_size=40)
+TRAPS = ["no", "1.10", "true", "null", "~", "3", "0x1", "# a", "- b", ": "]
 VALUES = st.recursive(
-    st.booleans() | st.integers(-(10**6), 10**6) | TEXT | st.sampled_from(["no", "1.10", "true", "null", "~", "3", "0x1", "# a", "- b", ": "]),
+    st.booleans() | st.integers(-(10**6), 10**6) | TEXT | st.sampled_from(TRAPS),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
     max_leaves=6,
 )

@@ -171,7 +171,7 @@ def diff(
     for change in found.rules:  # the hash that an editorial entry or a translation needs
         for c in change.changes:
             if c.facet == "meaning" and "labels" in c.stale:
-                print(f"{change.rule}: if the meaning is the same, sign it: editorial: [{{was: \"{a.rule(change.old).hash[:12]}\", ...}}]")
+                print(f'{change.rule}: if the meaning is the same, sign it: editorial: [{{was: "{a.rule(change.old).hash[:12]}", ...}}]')
 
 
 def import_(
@@ -255,9 +255,9 @@ def _object(text: str) -> Any:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise NormaError(f"--facts is not JSON ({error})", mend='Write for example --facts \'{"about": true}\'') from None
+        raise NormaError(f"--facts is not JSON ({error})", mend="Write for example --facts '{\"about\": true}'") from None
     if not isinstance(found, dict):
-        raise NormaError("--facts is not a JSON object", mend='Write for example --facts \'{"about": true}\'')
+        raise NormaError("--facts is not a JSON object", mend="Write for example --facts '{\"about\": true}'")
     return found
 
 

@@ -283,7 +283,8 @@ def _record(loaded: Loaded, folder: RunFolder, spec: Spec | None) -> None:
     if not own:
         copies["recipe.yaml"] = loaded.resolved()
     if loaded.spec_path is not None and loaded.spec_path.parent != folder.path:
-        copies["spec.yaml"] = loaded.spec_path.read_text(encoding="utf-8-sig")
+        text = loaded.spec_path.read_text(encoding="utf-8-sig") if spec is None else spec.one_file()  # the copy includes nothing
+        copies["spec.yaml"] = text
     record = {"name": loaded.recipe.name, **origin, "spec": spec_row, "stages": stages, "environment": environment()}
     # The record goes first: a folder with files and without one would be taken for somebody else's.
     guarded = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in copies.items()}

@@ -1,13 +1,13 @@
 """What a changed spec makes stale in one run: counted in the run's own stores, never guessed.
 
-    diff(A, B), run folder ─┬─ */labels.sqlite                      marks and corrections, by rule and meaning hash
-                            ├─ */pairs.jsonl, norm_rows.jsonl       training rows, through the marks that they were made from
-                            ├─ prompting stages, made again by seed  conversations whose prompt shows the rule
-                            ├─ */verdicts.jsonl                     scores, by rule, checker and item
-                            ├─ evaluate methods with rules          rendered prompts of the report
-                            ├─ */report.json                        rows of the report
-                            └─ reward stages                        questions on which the reward is another, answers trained on
-    ─→ Cost(rule, facet, store, stale, of, why)
+diff(A, B), run folder ─┬─ */labels.sqlite                      marks and corrections, by rule and meaning hash
+                        ├─ */pairs.jsonl, norm_rows.jsonl       training rows, through the marks that they were made from
+                        ├─ prompting stages, made again by seed  conversations whose prompt shows the rule
+                        ├─ */verdicts.jsonl                     scores, by rule, checker and item
+                        ├─ evaluate methods with rules          rendered prompts of the report
+                        ├─ */report.json                        rows of the report
+                        └─ reward stages                        questions on which the reward is another, answers trained on
+─→ Cost(rule, facet, store, stale, of, why)
 """
 
 from __future__ import annotations
@@ -104,6 +104,8 @@ class Stores:
                 found |= {row["id"]: to_item(row) for row in read_jsonl(self.run / source)}
         for rows in self._lines("*/responses.jsonl").values():
             for row in rows:
+                if row.get("set", "questions") != "questions":  # answers of task models are not judged by the spec
+                    continue
                 messages = tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"])
                 found.setdefault(row["item"], Item(row["item"], messages, row["language"], cluster=row["cluster"]))
         return found

@@ -1,17 +1,17 @@
 """What changed between two versions of a spec, rule by rule and facet by facet, and what each change makes stale. No run is looked at.
 
-    Spec A, Spec B ─pair by id, else by alias─→ RuleChange: added | removed | renamed | changed ─→ Changed(facet, stale, editorial)
-                    + items ─────────────────→ flips: inputs whose predicate, or whose standing, is another now
+Spec A, Spec B ─pair by id, else by alias─→ RuleChange: added | removed | renamed | changed ─→ Changed(facet, stale, editorial)
+                + items ─────────────────→ flips: inputs whose predicate, or whose standing, is another now
 
-    | changed                 | stale                                                                       |
-    | meaning                 | labels, corrections, classifier, training rows, report (editorial: a spot check) |
-    | wording of one language | that language's rendered prompts; labels stay                               |
-    | scope                   | only the items whose predicate flips                                        |
-    | authority               | pairs and rewards whose status flips                                        |
-    | check                   | its scores; retraining only if it was in the reward                         |
-    | compose                 | the reward is replayed from stored scores; retrain                          |
-    | examples                | the lint of examples, elicited answers                                      |
-    | rename with alias       | labels only relabelled                                                      |
+| changed                 | stale                                                                       |
+| meaning                 | labels, corrections, classifier, training rows, report (editorial: a spot check) |
+| wording of one language | that language's rendered prompts; labels stay                               |
+| scope                   | only the items whose predicate flips                                        |
+| authority               | pairs and rewards whose status flips                                        |
+| check                   | its scores; retraining only if it was in the reward                         |
+| compose                 | the reward is replayed from stored scores; retrain                          |
+| examples                | the lint of examples, elicited answers                                      |
+| rename with alias       | labels only relabelled                                                      |
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ class SpecDiff:
         """The diff as one JSON object."""
 
         def shown(changes: Sequence[Changed]) -> list[dict[str, Any]]:
-            return [
-                {"facet": c.facet, "before": c.before, "after": c.after, "stale": list(c.stale), "note": c.note} for c in changes
-            ]
+            return [{"facet": c.facet, "before": c.before, "after": c.after, "stale": list(c.stale), "note": c.note} for c in changes]
 
         rules = [{"kind": r.kind, "old": r.old, "new": r.new, "changes": shown(r.changes)} for r in self.rules]
         return {"rules": rules, "spec": shown(self.whole)}

@@ -1,10 +1,10 @@
 """Why is a rule active for this input? The trace of conflict resolution: every step that could decide, in its order, and what it said.
 
-    style.polite: overridden
-      applies     "facts.about == true" is true
-      unless      -
-      role        the user may not switch it off: its level is developer
-      level       root stands above guideline: safety.refuse is active, so this rule is set aside   <- decided here
+style.polite: overridden
+  applies     "facts.about == true" is true
+  unless      -
+  role        the user may not switch it off: its level is developer
+  level       root stands above guideline: safety.refuse is active, so this rule is set aside   <- decided here
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def explain(spec: Spec, item: Item) -> list[Trace]:
     traces = []
     for rule in spec.rules:
         own = found.statuses[rule.id]
-        steps = [Step("applies", "", _applies(rule.applies, own.step, own.status, own.reason), own.step == "applies")]
+        steps = [Step("applies", "", _applies(rule.applies, spec.predicate(rule.id, item)), own.step == "applies")]
         if own.status is not Standing.NOT_APPLICABLE:
             considered = [_against(e, found, own.by) for e in spec.beaten_by(rule.id)]
             if rule.id in roles:
@@ -74,11 +74,11 @@ def explain(spec: Spec, item: Item) -> list[Trace]:
     return traces
 
 
-def _applies(text: str, step: str, status: Standing, reason: str) -> str:
+def _applies(text: str, found: bool | str) -> str:
     shown = " ".join(text.split())
-    if status is Standing.NOT_APPLICABLE:
-        return f"{shown} is false"
-    return reason if step == "applies" else f"{shown} is true" if shown != "true" else "always"
+    if isinstance(found, str):
+        return f"{shown} is unknown: {found}"
+    return "always" if shown == "true" else f"{shown} is {str(found).lower()}"
 
 
 def _against(edge: Edge, found: Resolution, by: str) -> Step:

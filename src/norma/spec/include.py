@@ -47,10 +47,11 @@ def quoted(text: str) -> set[Place]:
         elif isinstance(node, yaml.SequenceNode):
             for i, value in enumerate(node.value):
                 walk(value, (*path, i))
-        elif isinstance(node, yaml.ScalarNode) and node.style is not None:
+        elif isinstance(node, yaml.ScalarNode) and node.style:  # None or "": plain
             found.add(path)
 
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    walk(yaml.compose(text, Loader=loader), ())
     return found
 
 

@@ -113,8 +113,8 @@ def resolve(
     for name, status in statuses.items():
         if status.status is Standing.OVERRIDDEN:  # of several that set it aside, the earliest step is named, whatever was settled first
             stands = [e for e in beaten_by[name] if statuses[e.winner].status is Standing.ACTIVE]
-            first = min(stands, key=lambda e: ORDER.index(e.step), default=None)
-            if first is not None and ORDER.index(first.step) < ORDER.index(status.step):
+            first = min(stands, key=lambda e: (ORDER.index(e.step), e.winner), default=None)
+            if first is not None and (ORDER.index(first.step), first.winner) < (ORDER.index(status.step), status.by):
                 statuses[name] = _set_aside(first)
     ordered = {rule.id: statuses[rule.id] for rule in rules}
     return Resolution(ordered, tuple(rule for rule, s in ordered.items() if s.status is Standing.ACTIVE))

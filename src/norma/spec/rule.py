@@ -85,7 +85,10 @@ def parts(entry: RuleEntry, source_language: str, budget: float | None = None) -
 
 _AUTHORITY = ("level", "must", "unless", "overrides", "conflicts_with", "priority")
 # Of an expression: texts (raw, bytes and triple-quoted ones too), comments, words and numbers, white space, any other character.
-_TOKEN = re.compile(r"""(?s)([rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'))|(//[^\n]*)|([\w.]+)|(\s+)|(.)""")
+_TOKEN = re.compile(
+    r"""(?s)([rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'))"""
+    r"""|(//[^\n]*)|(\d[\w.]*|\w+)|(\s+)|(.)"""
+)
 
 
 def _prose(text: str) -> str:

@@ -103,7 +103,7 @@ class CheckerEntry(Strict):
 
     id: Name = Field(description="Name of the checker within its rule.")
     kind: Name = Field(description="Kind of checker: program, classifier, reward, judge or human.")
-    use: str = Field(default="", description="Which checker of that kind, for example max_words.")
+    use: str = Field(default="", description="Which checker of that kind, for example words.")
     roles: Annotated[list[Role], AfterValidator(_unique)] = Field(
         default=["train", "report"],
         min_length=1,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from norma.base.errors import NormaError, nearest
 from norma.base.hashing import digest
-from norma.base.strict_yaml import Document
+from norma.base.strict_yaml import Document, parse_yaml
 from norma.spec import compose, languages, loader, registry, render
 from norma.spec import resolve as resolution
 from norma.spec.expression import variables
@@ -21,6 +21,7 @@ from norma.spec.rule import Rule, rule_from
 from norma.spec.schema import CheckerEntry, ComposeEntry, Mode, Role, SpecFile, Split, plain
 from norma.spec.types import Checker, Item, Message, Resolution, Reward, Standing, Status, Verdict
 from norma.spec.values import Unknown
+from norma.spec.writing import yaml_text
 
 CACHE = 16384  # inputs whose resolution is remembered; then the memory starts anew
 
@@ -65,6 +66,13 @@ class Spec:
         """A spec from YAML text."""
         return Spec(*loader.parse(text, name), None, checkers)
 
+    def one_file(self) -> str:
+        """The spec as the text of one file, what it includes written out; a file that includes nothing stays as people wrote it."""
+        text = None if self.source is None else self.source.read_bytes().decode("utf-8-sig")
+        if text is None or "include" in parse_yaml(text, str(self.source)).data:
+            return yaml_text(self.document.data)
+        return text
+
     def _build(self) -> None:
         for i, rule in enumerate(self.rules):
             for j, entry in enumerate(rule.checkers):
@@ -108,10 +116,15 @@ class Spec:
 
     def applies(self, rule: str, item: Item) -> bool | None:
         """The rule's own predicate for ``item``: True, False, or None where the item lacks what it asks for."""
+        found = self.predicate(rule, item)
+        return found if isinstance(found, bool) else None
+
+    def predicate(self, rule: str, item: Item) -> bool | str:
+        """The same; a text says why it is unknown."""
         try:
             return self._expressions[rule](variables(item))
-        except Unknown:
-            return None
+        except Unknown as error:
+            return str(error)
 
     # ---- instructive prompting ----
 

@@ -16,7 +16,6 @@ from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_nor
 
 from norma.base.errors import NormaError
 from norma.nn import ModelConfig
-from norma.nn.block import Block
 from norma.nn.layers import Linear
 
 COLUMNS = ("query", "key", "value", "gate", "up")
@@ -42,7 +41,7 @@ def must_divide(config: ModelConfig, count: int) -> None:
         raise NormaError(f"{config.family} cannot be trained with tensor_parallel: {count}: {'; '.join(reasons)}", mend=mend)
 
 
-def divide_block(block: Block, mesh: Any) -> None:
+def divide_block(block: nn.Module, mesh: Any) -> None:
     """Divide a block's matrices over the ranks of ``mesh``: this rank computes its heads and its inner features."""
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 

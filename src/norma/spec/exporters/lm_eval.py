@@ -1,6 +1,6 @@
 """lm-eval (EleutherAI): a task folder. Prompts as JSON lines, one metric per rule, answers judged by the spec's own checkers.
 
-    OUT/norma_<id>.yaml  OUT/prompts.jsonl  OUT/utils.py      lm_eval --include_path OUT --tasks norma_<id> ...
+OUT/norma_<id>.yaml  OUT/prompts.jsonl  OUT/utils.py      lm_eval --include_path OUT --tasks norma_<id> ...
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """promptfoo: the elicitation prompts as tests, the rules that are active for each as assertions.
 
 A rule with report checkers is asserted by them (type python); one without is put to promptfoo's model grader as it stands (llm-rubric).
-The provider is left to promptfoo's command line, `promptfoo eval -c FILE -r openai:chat:...`: a spec knows no model.
+A spec knows no model, and promptfoo wants one: its own `echo` stands there, `promptfoo eval -c FILE -r openai:chat:...` names the real one.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def config(spec: Spec, path: Path, language: str | None = None) -> dict[str, Any
         tests.append({"description": item.id, "vars": variables, "assert": asserted})
     return {
         "description": f"{spec.id} {spec.version}",
+        "providers": ["echo"],
         "prompts": ["{{ messages | dump | safe }}"],
         "tests": tests,
     }

@@ -1,7 +1,7 @@
 """Constitutional AI (Bai et al. 2022): critique and revision requests, and the questions by which answers are compared.
 
-    {name: {prompt: [critique request], edit_request: revision request}} ─→ a rule each: the request as its statement, and how to correct
-    ["Please choose the response that ... Options:", ...]                ─→ a rule each: what the better answer is like
+{name: {prompt: [critique request], edit_request: revision request}} ─→ a rule each: the request as its statement, and how to correct
+["Please choose the response that ... Options:", ...]                ─→ a rule each: what the better answer is like
 """
 
 from __future__ import annotations

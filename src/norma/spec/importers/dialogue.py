@@ -14,7 +14,7 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 _OPEN = re.compile(
     rf"\s*<(?P<tag>{'|'.join(_ROLES)}|comparison)(?P<attributes>\s[^>]*)?>\s*(?:<!--\s*(?P<label>.*?)\s*-->)?(?P<rest>.*)", re.DOTALL
 )
-_LABEL = re.compile(r"(?P<word>[A-Za-z]+)\s*(?:\[(?P<rules>[^\]]*)\])?\s*(?::.*)?", re.DOTALL)
+_LABEL = re.compile(r"(?P<word>[A-Za-z]+)\b\s*(?:\[(?P<rules>[^\]]*)\])?.*", re.DOTALL)
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")
 
 

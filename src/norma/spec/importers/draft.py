@@ -1,6 +1,6 @@
 """A spec in the making: what an importer has understood, its names made lawful, and the YAML that the strict loader reads back as it was.
 
-    Draft(rules, notes) ─yaml_text─→ text ─strict loader─→ Spec     texts that YAML could take for something else are quoted; no anchors
+Draft(rules, notes) ─yaml_text─→ text ─strict loader─→ Spec     texts that YAML could take for something else are quoted; no anchors
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
+from norma.spec import writing
 
 Rule = dict[str, Any]  # one rule as the file writes it
 
@@ -47,19 +47,6 @@ def plural(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True  # the loader knows no anchors
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
 def yaml_text(id: str, draft: Draft, comment: str) -> str:
     """The spec file of a draft. ``comment``: its first line."""
     header: dict[str, Any] = {"id": id, "version": "1", "source_language": draft.language, "languages": [draft.language]}
@@ -67,5 +54,4 @@ def yaml_text(id: str, draft: Draft, comment: str) -> str:
     if draft.levels is not None:
         data["levels"] = draft.levels
     data["rules"] = draft.rules
-    body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9)
-    return f"# {comment}\n{body}"
+    return f"# {comment}\n{writing.yaml_text(data)}"

@@ -1,9 +1,9 @@
 """A plain list of rules: numbered, lettered, bulleted, or with Chinese enumerations (一、（一）1. ① 第一条).
 
-    回答时：            a line above the list, or without a mark: left out, and said so
-    一、保持礼貌。      an item; lines below it that are indented, or carry no mark, belong to it
-    （1）拒绝时也是。   a mark of another kind opens a list inside the item; under a line that ends with a colon, the colon's
-                        line is part of each rule below it ("When refusing: stay polite")
+回答时：            a line above the list, or without a mark: left out, and said so
+一、保持礼貌。      an item; lines below it that are indented, or carry no mark, belong to it
+（1）拒绝时也是。   a mark of another kind opens a list inside the item; under a line that ends with a colon, the colon's
+                    line is part of each rule below it ("When refusing: stay polite")
 """
 
 from __future__ import annotations
