@@ -137,3 +137,15 @@ def test_trials_stay_out_of_the_main_tables_and_reach_the_report(make: SimpleNam
     assert after["data"]["trials"] > 0 and before["control"] == before["attack"] == []
     assert {g["kind"] for g in before["gaps"]} == {"language"}
     assert "角色扮演" in render_html(after)
+
+
+def test_one_language_under_two_tags_is_no_gap(make: SimpleNamespace) -> None:
+    rows = [make.verdict("m", f"q{i}", "a", "report", "compliant", cluster=f"q{i}", language=t) for i, t in enumerate(["zh", "en"] * 6)]
+    elicited = [
+        make.verdict("m", f"p{i}#{t}", "a", "report", "compliant" if t == "en" else "violation", cluster=f"p{i}", language=t, set="elicit")
+        for i in range(8)
+        for t in ("en", "zh-Hans")
+    ]
+    assert {tuple(r["groups"]) for r in gaps(rows, ["m"], ["a"])} == {("en", "zh")}
+    (overall, row) = gaps([*rows, *elicited], ["m"], ["a"])  # the same prompts in both languages are the better comparison
+    assert (row["groups"], row["paired"], row["delta"], row["n"]) == (["en", "zh"], True, -1.0, 8) and overall["delta"] == -1.0

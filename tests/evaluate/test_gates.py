@@ -247,3 +247,15 @@ def test_trials_of_a_check_stay_beside_the_gate(tmp_path: Path, server: Server) 
     assert lines[0].startswith("Under attack (role_play): 100% of the rules kept, 0.0 points [") and len(lines) == 3
     assert lines[1].startswith("Steering by stop: 100% → 100%") and lines[2].startswith("Gap young → old: 0.0 points")
     with_trials.close()
+
+
+def test_the_gate_command(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "spec.yaml").write_text(SPEC, encoding="utf-8")
+    spec, out = str(tmp_path / "spec.yaml"), str(tmp_path / "out")
+    arguments = ["gate", f"{server.url}#old", f"{server.url}#new", spec, "--out", out, "--concurrency", "8"]
+    assert main(arguments) == 2  # forty equal pairs do not exclude a loss of five points
+    shown = capsys.readouterr().out
+    assert "old → new" in shown and "undecided" in shown and "report.html" in shown and len(server.asked) == 80
+    assert main([*arguments, "--margin", "0.1"]) == 0 and len(server.asked) == 80  # the journals answer
+    assert main(["gate", f"{server.url}#same", f"{server.url}#same", spec]) == 2 and "the same model" in capsys.readouterr().err
+    assert main(["gate", server.url, f"{server.url}#new", spec]) == 2 and "URL#NAME" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from norma.base.errors import NormaError
 from norma.evaluate.junit import junit_xml, outcome
 from norma.evaluate.report import build_report, render_html, terminal_table
 from norma.evaluate.report import figures as f
-from norma.evaluate.report.page import highlight
+from norma.evaluate.report.page import findings, headline, highlight
 from norma.evaluate.report.terminal import rules_table
 
 EVIL = "<script>alert(1)</script>\"'&[bold]"
@@ -115,6 +115,21 @@ def test_page_holds_what_a_sceptic_needs(page: str, report: dict[str, Any]) -> N
         assert text in page
     assert report["spec"]["digest"][:16] in page and "torch" in page
     assert f"{report['methods'][0]['overall']['clusters']}" in page
+
+
+def test_a_headline_needs_interval_and_holm(report: dict[str, Any]) -> None:
+    names = {m["method"]: m["label"] for m in report["methods"]}
+
+    def told(**changed: float) -> tuple[str, list[str]]:
+        rows = [c | changed if c["family"] == "overall" else c for c in report["comparisons"]]
+        made = report | {"comparisons": rows}
+        return headline(made, names)[0], [en for en, _ in findings(made, names)]
+
+    assert told()[0].startswith("Reward modelling raised compliance from ")
+    doubtful, lines = told(delta=-0.05, low=-0.1, high=-0.01, p_holm=0.5)
+    assert doubtful.startswith("No method changed") and "Holm's p does not agree" in lines[0]
+    assert told(delta=0.05, low=-0.01, high=0.1, p_holm=0.01)[0].startswith("No method changed")
+    assert " keeps fewer rules than instructed: " in told(delta=-0.05, low=-0.1, high=-0.01, p_holm=0.01)[0]
 
 
 def test_every_number_opens_what_it_was_made_of(page: str, report: dict[str, Any]) -> None:

@@ -137,9 +137,11 @@ def _group_gaps(
 def _language_gaps(
     rows: Sequence[Mapping[str, Any]], methods: Sequence[str], rules: Sequence[str], seed: int, confidence: float
 ) -> list[dict[str, Any]]:
-    judgements = Judgements(row for row in rows if row.get("set", MAIN) in (MAIN, ELICIT))
+    kinds = {name: _by_language(rows, name) for name in (ELICIT, MAIN)}
     found = []
     for method in methods:
+        # The elicitation prompts are the same ones in every language; questions of a corpus seldom are.
+        judgements = next((j for j in kinds.values() if method in j.methods), kinds[MAIN])
         tables = {tag: judgements.table(method, "report", tag) for tag in judgements.languages()}
         tables = {tag: table for tag, table in tables.items() if table}
         for first, second in combinations(tables, 2):
@@ -150,6 +152,11 @@ def _language_gaps(
                     names = {"method": method, "kind": "language", "groups": [first, second], "rule": rule}
                     found.append(names | _gap(sides, [seed, "gap", method, first, second, rule], confidence))
     return found
+
+
+def _by_language(rows: Iterable[Mapping[str, Any]], name: str) -> Judgements:
+    """The rows of one set; zh and zh-Hans are one language here."""
+    return Judgements({**row, "language": str(row.get("language") or "").split("-")[0]} for row in rows if row.get("set", MAIN) == name)
 
 
 def _by_cluster(table: Mapping[Key, Prompt], rules: Sequence[str]) -> dict[str, float]:

@@ -268,7 +268,8 @@ def independent_difference(
     if counts[0] + counts[1] <= 0 or counts[0] + counts[1] >= n[0] + n[1]:
         p = 1.0
     else:
-        p = float(test_proportions_2indep(counts[1], n[1], counts[0], n[0], compare="diff", method="score").pvalue)
+        with np.errstate(divide="ignore", invalid="ignore"):  # it works out the odds ratio too, which a rate of 0 or 1 has none of
+            p = float(test_proportions_2indep(counts[1], n[1], counts[0], n[0], compare="diff", method="score").pvalue)
     return rates[1] - rates[0], float(low), float(high), p
 
 
