@@ -44,7 +44,8 @@ def fits(q_BHTD: Tensor, k_BGSD: Tensor, bias: Tensor | None, causal: bool, scal
         return False
     if bias is not None and (bias.dtype != q_BHTD.dtype or (bias.requires_grad and bias.shape != (1, H, T, S))):
         return False
-    return ready(q_BHTD.dtype)
+    built: bool = ready(q_BHTD.dtype)
+    return built
 
 
 def rms_norm(x: Tensor, weight_W: Tensor, eps: float) -> Tensor:
@@ -58,7 +59,7 @@ def norms(x: Tensor, weight_W: Tensor) -> bool:
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
         return False
     width = x.shape[-1]
-    return weight_W.dtype == torch.float32 and width % 32 == 0 and x.numel() >= ROWS * width and ready(x.dtype)
+    return bool(weight_W.dtype == torch.float32 and width % 32 == 0 and x.numel() >= ROWS * width and ready(x.dtype))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types here

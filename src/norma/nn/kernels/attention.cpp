@@ -22,6 +22,7 @@
 #include <ATen/native/CPUBlas.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -230,7 +231,7 @@ void backward(const Sizes& n, const Strided<T>& q, const Strided<T>& k, const St
     Buffer<T> keys(blocks * area), values(blocks * area), tile(area), p(BLOCK * BLOCK), ds(BLOCK * BLOCK);
     Buffer<float> keys_turned(blocks * area), q_turned(area), q_pairs(area), g_turned(area), g_pairs(area), norm(BLOCK), delta(BLOCK);
     Buffer<float> s(BLOCK * BLOCK), dp(BLOCK * BLOCK), ds_pairs(BLOCK * BLOCK), dk(blocks * area), dv(blocks * area), dq(area);
-    const auto text = [&](int64_t chunk, int64_t b, int64_t g) {
+    const auto text = [&](int64_t chunk, int64_t b, int64_t g, bool first) {
       for (int64_t j = 0; j < blocks; ++j) {
         tiles.load(k, b, g, j * BLOCK, n.S, keys + j * area);
         tiles.load(v, b, g, j * BLOCK, n.S, values + j * area);
@@ -274,7 +275,7 @@ void backward(const Sizes& n, const Strided<T>& q, const Strided<T>& k, const St
             turn(s, BLOCK, dp, BLOCK, BLOCK);
             for (int64_t r = 0; r < rows; ++r) {
               float* row = to_bias + ((chunk * n.H + h) * n.T + t + r) * n.S + j * BLOCK;
-              for (int64_t c = 0; c < std::min(BLOCK, n.S - j * BLOCK); ++c) row[c] += dp[r * BLOCK + c];
+              for (int64_t c = 0; c < std::min(BLOCK, n.S - j * BLOCK); ++c) row[c] = dp[r * BLOCK + c] + (first ? 0.0f : row[c]);
             }
           }
           turn(dq, BLOCK, tiles.words, n.D, BLOCK);
@@ -285,7 +286,7 @@ void backward(const Sizes& n, const Strided<T>& q, const Strided<T>& k, const St
     };
     for (int64_t task = begin; task < end; ++task) {
       const int64_t chunk = task / n.G;
-      for (int64_t b = n.B * chunk / chunks; b < n.B * (chunk + 1) / chunks; ++b) text(chunk, b, task % n.G);
+      for (int64_t b = n.B * chunk / chunks; b < n.B * (chunk + 1) / chunks; ++b) text(chunk, b, task % n.G, b == n.B * chunk / chunks);
     }
     at::native::cpublas::brgemm_release(ROWS<T> == 2);
   });
@@ -321,7 +322,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(const Tensor& grad
   const Tensor q = rows(q_), k = rows(k_), v = rows(v_), grad = rows(grad_);
   const Sizes n = sizes(q, k, causal, scale);
   Tensor dq = heads(n.B, n.H, n.T, n.D, q), dk = heads(n.B, n.G, n.S, n.D, q), dv = heads(n.B, n.G, n.S, n.D, q), bias;
-  Tensor dbias = at::zeros({learn_bias ? std::min(n.B, CHUNKS) : 0, n.H, n.T, n.S}, q.options().dtype(at::kFloat));
+  const std::array<int64_t, 4> shape{learn_bias ? std::min(n.B, CHUNKS) : 0, n.H, n.T, n.S};
+  Tensor dbias = causal ? at::zeros(shape, lse.options()) : at::empty(shape, lse.options());  // causal: tiles that nobody sees stay zero
   if (bias_) bias = rows(bias_->expand({n.B, n.H, n.T, n.S}));
   dispatch(q, [&](auto zero) {
     using T = decltype(zero);

@@ -56,7 +56,7 @@ def load(folder: Path) -> str | None:
         built = library(folder)
         if not built.is_file():
             _compile(folder, built)
-        torch.ops.load_library(str(built))
+        torch.ops.load_library(str(built))  # type: ignore[no-untyped-call]  # torch has no types here
     except (OSError, RuntimeError) as error:
         return str(error).strip().splitlines()[0]
     return None
