@@ -8,20 +8,45 @@ from pydantic import ValidationError
 
 from norma.base.errors import NormaError, nearest
 from norma.check import (
+    format_width,
     lengths,
     mentions,
     openings,
     patterns,
     persons,
+    refusal,
+    refusal_second,
     repetition,
     second_courtesy,
     second_forms,
     second_subjects,
     statements,
+    support_second,
+    support_tone,
+    uncertainty,
+    uncertainty_second,
 )
 from norma.check.program import REGISTRY, Program, ProgramChecker
 
-FILES = (lengths, mentions, openings, patterns, persons, repetition, second_courtesy, second_forms, second_subjects, statements)
+FILES = (
+    format_width,
+    lengths,
+    mentions,
+    openings,
+    patterns,
+    persons,
+    refusal,
+    refusal_second,
+    repetition,
+    second_courtesy,
+    second_forms,
+    second_subjects,
+    statements,
+    support_second,
+    support_tone,
+    uncertainty,
+    uncertainty_second,
+)
 
 
 def known_programs() -> dict[str, Program]:

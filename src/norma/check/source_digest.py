@@ -63,8 +63,12 @@ def _text(value: Any) -> str:
     if isinstance(value, (FunctionType, type)):
         return inspect.getsource(value)
     if hasattr(value, "pattern"):
-        return f"pattern {value.pattern!r} {int(getattr(value, 'flags', 0))}"
+        return _pattern(value)
     return digest(_sorted(value))
+
+
+def _pattern(value: Any) -> str:
+    return f"pattern {value.pattern!r} {int(getattr(value, 'flags', 0))}"
 
 
 def _sorted(value: Any) -> Any:
@@ -76,6 +80,8 @@ def _sorted(value: Any) -> Any:
         return [_sorted(part) for part in value]
     if isinstance(value, (str, int, float)):
         return value
+    if hasattr(value, "pattern"):
+        return _pattern(value)
     raise TypeError(
-        f"a checker refers to a constant {type(value).__name__}: only text, numbers, tuples, sets and mappings have a lasting digest"
+        f"a checker refers to a constant {type(value).__name__}: only text, numbers, patterns, tuples, sets, mappings have a lasting digest"
     )
