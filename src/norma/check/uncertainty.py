@@ -37,7 +37,7 @@ def admits_unknown(item: Item, text: str, params: NoParams) -> Outcome:
     return Outcome(1.0, (found.span(),)) if found else Outcome(0.0, (), "nothing is said to be unknown")
 
 
-_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])\d[\d,]*(?:\.\d+)?")
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
 
 

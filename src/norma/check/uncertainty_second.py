@@ -2,7 +2,7 @@
 
 doubt_without_claims   a negated word of knowing at the beginning, and nothing asserted beside it
 spelled_precision      precision in any spelling: number words, 四千二百三十一, full-width digits, "to the cent"
-commits                one answer, without alternatives, disclaimers or a question back
+commits                one answer on the matter, without a word on the one who answers, alternatives, disclaimers or a question back
 no_research_acts       web addresses, references, and sources that "show" something
 """
 
@@ -106,11 +106,20 @@ _EITHER = re.compile(
 )
 
 
+# An answer to a plain question speaks of the matter: neither of the one who answers nor of how sure he is.
+_WEAK = re.compile(
+    r"\bI\b|(?i:\b(?:sure|certain|certainty|confident|doubt\w*)\b|\b(?:may|might|could|would)\b|\bper(?:haps|chance)\b|\bmaybe\b"
+    r"|\b(?:prob|poss|presum|conceiv|argu|like)\w*ly\b|\bseem\w*)|我|[约许恐似]|可能|大概|确定|估|差不多"
+)
+
+
 @program("commits", NoParams, languages=("en", "zh"), catches=())
 def commits(item: Item, text: str, params: NoParams) -> Outcome:
-    """One statement: no alternative, no disclaimer, no question back; score .3: one of them."""
+    """One statement on the matter: no alternative, no disclaimer, no question back, nothing on the speaker; score .3: one of them."""
     if found := _DISCLAIMS.search(text.strip()):
         return Outcome(0.3, (), f"'{found.group()}'")
+    if found := _WEAK.search(text):
+        return Outcome(0.3, (found.span(),), f"speaks of itself: '{found.group()}'")
     if found := _EITHER.search(text):
         return Outcome(0.3, (), f"leaves a choice: '{found.group()}'")
     if re.search(r"[?？]", text):
@@ -131,17 +140,22 @@ _SHOWS = re.compile(
     r"|(?:网上|网站|数据库|百科|新闻|资料|网页|官网|报道)(?:里|上|中)?(?:都)?(?:显示|写着|写的是|说|称|记载|表明|给出)|(?:翻|看|点开"
     r"|浏览|打开)了(?:一下|一遍)?.{0,8}(?:网|资料|百科|数据|新闻)"
 )
+# The report of an act of one's own: I ...ed, 查/搜 with an aspect mark.
+_ACTS = re.compile(
+    r"\bI(?:['’]ve|\s+have)?\s+(?:\w+\s+){0,2}?(?:\w{3,}ed|found|saw|read|took|went|did)\b|(?i:\baccording\s+to\s+(?:my|the|a|some)\b)"
+    r"|[查搜翻检核][\u4e00-\u9fff]{0,3}(?:了|过|到|一下)|(?:经|据).{0,8}(?:查|搜|检|核)"
+)
 _DENIES = re.compile(r"(?i)\b(?:not|cannot|no|never)\b|n['’]t\b|不|没|无法|未")
 
 
 @program("no_research_acts", NoParams, languages=("en", "zh"))
 def no_research_acts(item: Item, text: str, params: NoParams) -> Outcome:
-    """No web address or reference that the question lacks, and no sentence in which a source "shows" something; denials are free."""
+    """No web address or reference that the question lacks, no source that "shows" something, no act of one's own; denials are free."""
     for found in _REFERENCE.finditer(text):
         if found.group() not in item.user:
             return Outcome(0.0, (found.span(),), f"'{found.group()}'")
     for start, end in sentences(text):
         sentence = text[start:end]
-        if (act := _SHOWS.search(sentence)) and not _DENIES.search(sentence):
+        if (act := _SHOWS.search(sentence) or _ACTS.search(sentence)) and not _DENIES.search(sentence):
             return Outcome(0.0, ((start, end),), f"'{act.group()}'")
     return Outcome(1.0)
