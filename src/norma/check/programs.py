@@ -8,7 +8,11 @@ from pydantic import ValidationError
 
 from norma.base.errors import NormaError, nearest
 from norma.check import (
+    format_asked,
+    format_second,
     format_width,
+    language_match,
+    language_second,
     lengths,
     mentions,
     openings,
@@ -31,7 +35,11 @@ from norma.check import (
 from norma.check.program import REGISTRY, Program, ProgramChecker
 
 FILES = (
+    format_asked,
+    format_second,
     format_width,
+    language_match,
+    language_second,
     lengths,
     mentions,
     openings,
