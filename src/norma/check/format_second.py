@@ -106,7 +106,7 @@ def headline_shapes(item: Item, text: str, params: NoParams) -> Outcome:
     if columns(text) >= _LONG:
         return Outcome(1.0, (), "a long answer")
     prose = re.sub(r"```.*?```", "```", text, flags=re.DOTALL)
-    lines = [line.strip() for line in prose.splitlines()]
+    lines = [line.strip() for line in prose.splitlines() if not re.fullmatch(r"\s*[=*_-]{3,}\s*", line)]
     titles = []
     for i, line in enumerate(lines):
         below = next((other for other in lines[i + 1 :] if other), "")

@@ -47,12 +47,14 @@ _STEP = {
         r"(?i)\bplease\s+(?!note|understand|be\s+patient|bear|forgive|accept|excuse|wait\b)[a-z]+"
         r"|\b(?:I|we)(?:['’]ll|\s+will)\s+(?!not\b|never\b)|\b(?:I['’]m|I\s+am|we['’]re|we\s+are)\s+(?:going\s+to|now)\b"
         r"|\byou\s+can\b(?!\s*not)|\bcould\s+you\b|\blet\s+(?:me|us)\b|\bnext\s+step\b"
+        r"|\b(?:I|we)(?:['’]ve|\s+have)\s+(?:\w+\s+)?(?:opened|asked|sent|arranged|forwarded|refunded|booked|issued|contacted|started)\b"
         r"|(?:^|[.:;!?,]\s+)(?:send|reply|call|click|tap|open|restart|enter|choose|select|check|go\s+to|upload|install|return|print)\b"
     ),
     "zh": re.compile(
         r"请(?:您|你)?(?!谅解|见谅|理解|原谅|放心|包涵|耐心|稍|问|注意)[\u4e00-\u9fff]"
-        r"|我们?(?:这边|这里)?(?:会|将|马上|立即|立刻|这就|现在就|今天|明天|稍后|尽快)(?!不)"
-        r"|(?:您|你)可以|麻烦(?:您|你)|建议(?:您|你)|[为帮](?:您|你)(?!解答|服务|解惑|解忧|着想)[\u4e00-\u9fff]{2}"
+        r"|我们?(?:这边|这里)?(?:会|将|马上|立即|立刻|这就|现在就|今天|明天|稍后|尽快|已|来[为帮给])(?!不)"
+        r"|给(?:您|你)(?:回|发|补|寄|退|换|办|安排)|(?:您|你)可以|麻烦(?:您|你)|建议(?:您|你)|[为帮](?:您|你)(?!解答|服务|解惑|解忧"
+        r"|着想)[\u4e00-\u9fff]{2}"
     ),
 }
 

@@ -1,10 +1,10 @@
 """The live view of a stage: a bar, and below it each number with the curve it has drawn so far.
 
-    4/13 generative ━━━━━━━━━━╸━━━━━━━━━ 412/900 0:12:03
-      loss               4.331  █▆▅▄▃▃▂▂▂▁▁▁
-      bits per byte      1.884  █▆▅▄▃▃▂▂▂▁▁▁
-      gradient norm      0.418  ▂█▆▃▃▂▂▂▁▁▁▁
-      15.5k tokens/s            ▇▇█▇▇▇
+4/13 generative ━━━━━━━━━━╸━━━━━━━━━ 412/900 0:12:03
+  loss               4.331  █▆▅▄▃▃▂▂▂▁▁▁
+  bits per byte      1.884  █▆▅▄▃▃▂▂▂▁▁▁
+  gradient norm      0.418  ▂█▆▃▃▂▂▂▁▁▁▁
+  15.5k tokens/s            ▇▇█▇▇▇
 """
 
 from __future__ import annotations

@@ -165,9 +165,7 @@ def _selection(loaded: Loaded, until: str | None, from_stage: str | None) -> tup
     return wanted, forced
 
 
-def _make(
-    loaded: Loaded, node: Node, spec: Spec | None, folder: RunFolder, forced: bool, watcher: Observer, ranks: Ranks
-) -> StageResult:
+def _make(loaded: Loaded, node: Node, spec: Spec | None, folder: RunFolder, forced: bool, watcher: Observer, ranks: Ranks) -> StageResult:
     """Bring one stage up to date. Its inputs are: this is called in running order."""
     contents = {name: str((folder.lineage(name) or {})["content"]) for name in node.inputs}
     now = identity(loaded, node, spec, contents)
