@@ -40,7 +40,9 @@ _COUNT = (
         r"(?:points?|items?|reasons?|tips?|examples?|bullets?|ideas?|steps?|ways?|facts?|names?|rules?|advantages?|things?|uses?"
         r"|kinds?)\b"
     ),
-    re.compile(rf"(?:列|给|写|说|举|提|推荐|总结|介绍).{{0,4}}?(\d{{1,2}}|[{''.join(_SMALL_ZH)}])\s*(?:条|点|个|项|种)(?!字)"),
+    re.compile(
+        rf"(?:列|给我|给出|写[出下]|说[出说]|举|提|推荐|总结|介绍)[^的]{{0,4}}?(\d{{1,2}}|[{''.join(_SMALL_ZH)}])\s*(?:条|点|个|项|种)(?!字)"
+    ),
 )
 
 
@@ -69,7 +71,8 @@ def asked_items(item: Item, text: str, params: NoParams) -> Outcome:
 
 _BOUND = (
     re.compile(
-        r"(?i)\b(?:at\s+most|no\s+more\s+than|not\s+more\s+than|up\s+to|under|fewer\s+than|less\s+than|(?:a\s+)?maximum\s+of|within"
+        r"(?i)\b(?:at\s+most|no\s+more\s+than|not\s+more\s+than|up\s+to|under|(?<!no\s)(?<!not\s)fewer\s+than"
+        r"|(?<!no\s)(?<!not\s)less\s+than|(?:a\s+)?maximum\s+of|within"
         r"|max\.?|in)"
         r"\s+(\d{1,4})\s+(words?|characters?)\b"
     ),
@@ -102,7 +105,7 @@ class HeadingParams(Params):
 
 
 _HEADING = re.compile(
-    r"(?m)^[ \t]{0,3}#{1,6}[ \t]+\S.*$|^(?=.*\S).+\n[ \t]{0,3}(?:=+|-{3,})[ \t]*$|^[ \t]*(?:\*\*|__)[^*_\n]+(?:\*\*"
+    r"(?m)^#{1,6}[ \t]+\S.*$|^(?=.*\S).+\n[ \t]{0,3}(?:=+|-{3,})[ \t]*$|^[ \t]*(?:\*\*|__)[^*_\n]+(?:\*\*"
     r"|__)[ \t]*[:：]?[ \t]*$"
 )
 

@@ -117,10 +117,11 @@ def headline_shapes(item: Item, text: str, params: NoParams) -> Outcome:
         # "Here are three reasons:" introduces a list; a title with a colon stands over prose.
         introduces = line.endswith((":", "：")) and (_MARKER.match(below) is not None or below.startswith("```"))
         short = 0 < columns(core) <= 36 and not _ENDS.search(core) and not introduces
+        coded = re.search(r"[{}();=<>$\\]|[:：].", line) is not None or not re.search(r"[A-Za-z\u4e00-\u9fff]", core)
         boxed = re.fullmatch(r"[【\[(<].{1,30}[】\])>]", line) is not None
         # Prose below: a line that is longer and ends like a sentence. Verses and addresses have none.
         over_prose = _ENDS.search(below) is not None and columns(below) > columns(core)
-        goes_on = bool(above) and _ENDS.search(above) is None and not above.startswith(("#", "*"))
-        if boxed or (short and over_prose and not goes_on):
+        goes_on = bool(above) and i > 0 and bool(lines[i - 1])
+        if boxed or (short and over_prose and not goes_on and not coded):
             titles.append(line)
     return Outcome(max(0.0, 0.6 - 0.2 * len(titles)) if titles else 1.0, (), "; ".join(titles[:3]))

@@ -40,8 +40,8 @@ def prose(text: str, quotes: bool = False) -> str:
 
 
 def is_name(unit: Unit) -> bool:
-    """Whether a word belongs to every language: a capital inside or in front, digits, dots."""
-    return not unit.han and _NAME.match(unit.text) is not None
+    """Whether a word belongs to every language: a capital inside or in front, digits, dots, a single letter."""
+    return not unit.han and (len(unit.text) == 1 or _NAME.match(unit.text) is not None)
 
 
 class ScriptParams(Params):
@@ -56,12 +56,12 @@ class ScriptParams(Params):
 def answer_script(item: Item, text: str, params: ScriptParams) -> Outcome:
     """Most of the prose is in the script of the language expected; score: its share, a word counting as two characters; from .7 on."""
     language = asked_language(item) if params.of == "asked" else family(item.language)
-    found = units(prose(text))
+    # A quotation says nothing of the answer's own language, unless the answer is nothing else.
+    found = units(prose(text)) or units(prose(text, quotes=True))
     han = sum(u.han for u in found)
     words = sum(2 for u in found if not u.han and (language == "en" or not is_name(u)))
     if not han + words:
-        # Nothing but names, numbers and code: fine for a Chinese question too, unless a quotation holds all that is said.
-        return Outcome(float(not _QUOTE.search(text) and bool(units(text))), (), "no prose")
+        return Outcome(1.0, (), "names, numbers and code only")  # fine for a Chinese question too
     share = (han if language == "zh" else words) / (han + words)
     return Outcome(share, (), f"{share:.0%} {language}")
 

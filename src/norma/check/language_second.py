@@ -32,12 +32,12 @@ def function_words(item: Item, text: str, params: ScriptParams) -> Outcome:
     """Most function words are of the language expected; where there are none, most letters are; score: the share, from .7 on."""
     language = asked_language(item) if params.of == "asked" else family(item.language)
     plain = _CODE.sub(" ", text)
-    english = sum(w in _EN for w in re.findall(r"[a-z]+", plain.lower()))
+    english = sum(w.lower() in _EN for w in re.findall(r"\b[A-Z]?[a-z]+\b", plain))  # the A of A[1] is none
     chinese = len(_ZH.findall(plain))
     if english + chinese < 2:
+        if language == "zh":
+            plain = re.sub(r"[A-Z0-9][\w.+-]*", " ", plain)  # names belong to every language
         english, chinese = len(re.findall(r"[A-Za-z]", plain)), 3 * len(re.findall(r"[\u4e00-\u9fff]", plain))
-        if not chinese and re.fullmatch(r"[^a-z]*(?:[A-Z0-9][\w.+-]*[^a-z]*)*", plain):
-            return Outcome(1.0, (), "names only")
     total = english + chinese
     share = (english if language == "en" else chinese) / total if total else 1.0
     return Outcome(share, (), f"{english} English, {chinese} Chinese")
