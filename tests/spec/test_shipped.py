@@ -11,6 +11,7 @@ import pytest
 from norma.base.errors import NormaError
 from norma.check import selftest
 from norma.cli import main
+from norma.pipeline.recipe import load_recipe
 from norma.spec import Item, Message, Spec, Status, shipped
 from norma.spec.lint import lint
 from norma.spec.types import Standing
@@ -70,6 +71,15 @@ def test_the_command_line_takes_names(capsys: pytest.CaptureFixture[str]) -> Non
     assert "5 rules, 0 errors, 0 warnings" in capsys.readouterr().out
     assert main(["spec", "prompt", "polite-support", "我的包裹没收到", "--language", "zh-Hans"]) == 0
     assert "客户反映问题时" in capsys.readouterr().out
+
+
+def test_recipes_take_names(tmp_path: Path) -> None:
+    text = "norma: 1\nname: toy\nspec: polite-support\nstages:\n  corpus: {kind: corpus, sources: [{docstrings: stdlib}]}\n"
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml").spec_path == shipped.path("polite-support")
+    (tmp_path / "recipe.yaml").write_text(text.replace("polite-support", "polite"), encoding="utf-8")
+    with pytest.raises(NormaError, match="the spec file 'polite' does not exist"):
+        load_recipe(tmp_path / "recipe.yaml")
 
 
 # ---- what each holds ----
