@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 
-from norma.check.lexicon import word_set
 from norma.check.persons import NoParams
 from norma.check.program import Outcome, program
 from norma.check.segment import family, sentences, units
@@ -75,52 +74,31 @@ def apology_act(item: Item, text: str, params: NoParams) -> Outcome:
     return Outcome(1.0 if others >= 8 else 0.3, (), "" if others >= 8 else "an apology alone")
 
 
-_DOER = {
-    "en": re.compile(r"(?i)\b(you|your|customers?|people|users?|buyers?|everyone|anyone|someone|whoever)\b"),
-    "zh": re.compile(r"您|你|客户|顾客|用户|买家|有些人|有的人|自己|大家"),
-}
-_FAULTY = {
-    "en": word_set(
-        """
-        wrongly incorrectly improperly carelessly careless mistake mistakes fault misuse misused misusing mishandled mishandle
-        ignore ignored ignoring forgot forget failed neglected overlooked broke dropped spoiled ruined caused blame messed clumsy impatient
-        lazy should've
-        """
-    ),
-    "zh": (
-        "误",
-        "弄坏",
-        "摔",
-        "忽略",
-        "粗心",
-        "大意",
-        "马虎",
-        "没看",
-        "不看",
-        "没读",
-        "不读",
-        "造成",
-        "导致",
-        "不当",
-        "搞错",
-        "填错",
-        "选错",
-        "弄错",
-        "怪",
-        "疏忽",
-        "自找",
-    ),
-}
-_OMITS = re.compile(
-    r"(?i)\b(?:did|do|does|had|would|should)?(?:\s+not|n['’]t)\s+(?:\w+\s+)?(?:read|check|follow|look|listen|bother|care)\b"
-    r"|\bnever\s+(?:read|check|follow|look|listen|bother)s?\b|\b(?:should|could|ought\s+to|must)\s+(?:not\s+)?have\b"
-    r"|\b(?:told|said|explained|informed|warned)\b"
+# Who buys, as the doer: "you ... broke", not "your kettle broke"; 您...填错, not 您的水壶摔坏了.
+_DOER_EN = r"(?:you|customers?|people|users?|buyers?|everyone|anyone|someone|whoever|who)\b(?:['’](?:ve|d|re))?"
+_FAULTY_EN = (
+    "wrongly|incorrectly|improperly|carelessly|careless|mistaken|misus(?:e|ed|ing)|mishandled?|ignor(?:e|ed|ing)|forgot|forget|failed|neglected"
+    "|overlooked|broke|dropped|spoiled|ruined|caused|blame|messed|clumsy|impatient|lazy|mistyped"
 )
-_OMITS_ZH = re.compile(
-    r"(?:没有|没|不)(?:好好|仔细|认真|及时)*(?:看(?![到见])|读|注意|按|检查|核对|保存|听)|自己的问题|早就|本[该应]|告诉过|提醒过|说过"
+_FAULTS_EN = re.compile(
+    rf"(?i)\b{_DOER_EN}\s+(?:\S+\s+){{0,4}}?(?:{_FAULTY_EN})\b"
+    r"|\byour\s+(?:own\s+)?(?:\w+\s+)?(?:mistakes?|fault|error|carelessness|misuse|negligence|impatience)\b"
+    r"|\b(?:caused|broken|damaged|done)\s+by\s+(?:you|the\s+customer|customers)\b|\bon\s+your\s+(?:own\s+)?(?:side|end|part)\b"
 )
-_EXCUSED_EN = re.compile(r"(?i)\b(?:not|never|n['’]t|nothing|no|if|whether|in\s+case|received|got|sent|charged)\b")
-_EXCUSED_ZH = re.compile(r"不是|并非|不怪|如果|若|是否|万一|收到|遇到|误会|给(?:您|你)|为(?:您|你)|让(?:您|你)|使(?:您|你)|致使|不便")
+_OMITS_EN = re.compile(
+    rf"(?i)\b{_DOER_EN}\s+(?:\w+\s+)?(?:(?:did|do|does|had|would|should)\s*(?:not|n['’]t)|(?:did|do|does|had|would|should)n['’]t"
+    rf"|never)\s+"
+    r"(?:\w+\s+)?(?:read|check|follow|look|listen|bother|care)s?\b"
+    r"|\byou\s+(?:really\s+)?(?:should|could|ought\s+to|must)\s+(?:not\s+)?have\b|\b(?:already|clearly|often)\s+(?:told|said"
+    r"|explained|informed|warned)\b"
+)
+_FAULTS_ZH = re.compile(
+    r"(?:您|你|客户|顾客|用户|买家|有些人|有的人|大家)(?!的(?!操作|使用|填写|保管|疏忽|粗心))[^，。；]{0,8}?"
+    r"(?:误[操填选]|弄坏|摔|忽略|粗心|大意|马虎|造成|导致|不当|[搞填选弄看]错|疏忽|自找|不看|没看(?![到见])|不读|没读)"
+    r"|(?:没有|没|不)(?:好好|仔细|认真|及时)+(?:看|读|注意|按|检查|核对|保存|听)|自己的问题|早就|本[该应]|告诉过|提醒过|说过|怪(?:您|你)"
+)
+_EXCUSED_EN = re.compile(r"(?i)\b(?:not|n['’]t|nothing|no|if|whether|in\s+case|received|got|sent|charged)\b|n['’]t\b")
+_EXCUSED_ZH = re.compile(r"不是|并非|不怪|如果|若|是否|万一|收到|遇到|误会|不便")
 
 
 @program("fault_frames", NoParams, languages=("en", "zh"))
@@ -129,15 +107,11 @@ def fault_frames(item: Item, text: str, params: NoParams) -> Outcome:
     language = family(item.language)
     faults = []
     for clause in _CLAUSES.split(text):
-        if not _DOER[language].search(clause):
-            continue
         if language == "zh":
-            faulty = any(word in clause for word in _FAULTY["zh"]) or _OMITS_ZH.search(clause) is not None
-            faulty = faulty and not _EXCUSED_ZH.search(clause)
+            faulty = _FAULTS_ZH.search(clause) is not None and not _EXCUSED_ZH.search(clause)
         else:
-            words = {w.lower() for w in re.findall(r"[A-Za-z'’]+", clause)}
-            faulty = bool(words & _FAULTY["en"]) and not _EXCUSED_EN.search(clause)
-            faulty = faulty or bool(_OMITS.search(clause))
+            faulty = _FAULTS_EN.search(clause) is not None and not _EXCUSED_EN.search(clause)
+            faulty = faulty or _OMITS_EN.search(clause) is not None
         if faulty:
             faults.append(clause.strip())
     return Outcome(max(0.0, 1 - 0.5 * len(faults)), (), faults[0] if faults else "")
