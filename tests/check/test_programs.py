@@ -176,6 +176,27 @@ PARAMS: dict[str, dict[str, Any]] = {
     "words": {"words": ["it"]},
     "regex": {"pattern": "it"},
     "length": {"max_words": 5, "max_characters": 5},
+    "lexicon": {"words": {"en": ["it"], "zh": ["它"], "de": ["es"]}, "max": 3},
+    "amount": {"languages": {"*": {"unit": "words", "max": 30}}},
+    "markdown": {"min_items": 1},
+    "similar_to_reference": {"min": 0.5},
+    "keywords:existence": {"keywords": ["lays"]},
+    "keywords:frequency": {"keyword": "lays", "frequency": 1, "relation": "at least"},
+    "keywords:forbidden_words": {"forbidden_words": ["sad"]},
+    "keywords:letter_frequency": {"letter": "q", "let_frequency": 1, "let_relation": "less than"},
+    "length_constraints:number_words": {"num_words": 40, "relation": "less than"},
+    "length_constraints:number_sentences": {"num_sentences": 3, "relation": "less than"},
+    "length_constraints:number_paragraphs": {"num_paragraphs": 1},
+    "length_constraints:nth_paragraph_first_word": {"num_paragraphs": 1, "nth_paragraph": 1, "first_word": "certainly"},
+    "detectable_format:multiple_sections": {"section_spliter": "Section", "num_sections": 2},
+    "detectable_format:number_bullet_lists": {"num_bullets": 1},
+    "detectable_format:number_highlighted_sections": {"num_highlights": 1},
+    "detectable_content:number_placeholders": {"num_placeholders": 1},
+    "detectable_content:postscript": {"postscript_marker": "P.S."},
+    "language:response_language": {"language": "en"},
+    "change_case:capital_word_frequency": {"capital_frequency": 2, "capital_relation": "less than"},
+    "combination:repeat_prompt": {"prompt_to_repeat": "What does it do?"},
+    "startend:end_checker": {"end_phrase": "Good bye."},
 }
 PIECES = st.sampled_from(
     ["Certainly", ": ", "您好", "：", "`json.dumps`", " ", ". ", "。", "I ", "我", "the ", "entry ", "does not say ", "没有说明"]
@@ -191,7 +212,7 @@ PIECES = st.sampled_from(
 )
 def test_never_raises_and_status_follows_score(use: str, language: str, answer: str, question: str) -> None:
     checker = build(use, PARAMS.get(use, {}), "here")
-    item = Item("i", (Message(role="user", content=question),), language)
+    item = Item("i", (Message(role="user", content=question),), language, reference="It adds.")
     finding = checker.check(item, answer)
     assert finding.status in (Status.COMPLIANT, Status.VIOLATION)
     assert finding.score is not None and math.isfinite(finding.score) and 0 <= finding.score <= 1
@@ -205,7 +226,7 @@ def test_never_raises_and_status_follows_score(use: str, language: str, answer: 
 @pytest.mark.parametrize("use", sorted(known_programs()))
 def test_languages_that_are_not_declared_are_errors(ask: Callable[..., Item], use: str) -> None:
     checker = build(use, PARAMS.get(use, {}), "here")
-    item = Item("i", (Message(role="user", content="Was macht `x`?"),), "de")
+    item = Item("i", (Message(role="user", content="Was macht `x`?"),), "de", reference="Es zählt.")
     assert (checker.check(item, "Es addiert.").status is Status.ERROR) == bool(checker.languages)
 
 

@@ -14,6 +14,16 @@ ABBREVIATIONS_BEFORE_NAMES = word_set("mr mrs ms dr prof st jr sr messrs")
 ABBREVIATIONS_BEFORE_NUMBERS = word_set("no nos fig figs eq eqs sec ch vol p pp ref ver art")
 ABBREVIATIONS_THAT_MAY_END = word_set("etc al inc ltd co corp a.m p.m u.s u.k max min dept ext misc avg std")
 
+# Words that often begin a sentence and are written small within one: after an abbreviation they tell that a sentence ended.
+SENTENCE_OPENERS = word_set(
+    """
+    a an the this that these those there here i he she it we you they my his her its our your their and but or so yet if when while
+    although because since as after before in on at by for from with without to what who which where why how not no yes all some many most
+    each every both one such also however therefore moreover additionally then now please let do does is are was were can could will would
+    should may have has
+    """
+)
+
 # ── polite openings, by language; compared without regard to case ──
 OPENINGS = {
     "en": (

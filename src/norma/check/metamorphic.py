@@ -1,6 +1,7 @@
 """The self-test of a checker: answers that no checker may pass, and changes to an answer that may change no verdict.
 
 for every checker         empty, white space, the question echoed, an unclosed <think> → not compliant; score in [0, 1]; twice the same
+                          a language that it does not declare                           → error, never a pass
 for a program's promises  boilerplate, repetition, another language                   → not compliant
 for known good answers    behind a <think> block, with white space around             → still compliant
 """
@@ -12,7 +13,8 @@ from collections.abc import Sequence
 
 from norma.check.program import ProgramChecker
 from norma.check.segment import family
-from norma.spec.types import Checker, Finding, Item, Message, Status
+from norma.spec import registry
+from norma.spec.types import Checker, CheckerFailure, Finding, Item, Message, Status
 
 _ENTRY = "`shelf.stack(items, height=3)`\nItems are laid in the order given. A height of zero raises ValueError."
 _QUESTIONS = {
@@ -59,17 +61,32 @@ def selftest(checker: Checker, good: Sequence[tuple[Item, str]] = ()) -> list[st
         }
         for name, answers in {**hollow, **attacks}.items():
             for answer in answers:
-                finding = checker.check(item, answer)
+                finding = _finding(checker, item, answer)
                 faults += [f"{language}, {name}: {fault}" for fault in _unsound(checker, item, answer, finding)]
                 if finding.status is Status.COMPLIANT and (name in hollow or name in promised):
                     faults.append(f"{language}, {name}: passes {answer!r}")
+    if checker.languages:
+        item = Item("selftest#tlh", (Message(role="user", content="nuqneH?"),), "tlh")  # Klingon: nobody declares it
+        finding = (
+            _finding(checker, item, "nuqneH! Qapla'.") if isinstance(checker, ProgramChecker) else registry.run(checker, item, "Qapla'.")
+        )
+        if finding.status is not Status.ERROR:
+            faults.append(f"tlh, a language that is not declared: {finding.status}, not error")
     for item, answer in good:
         for name, changed in (("think block", f"<think>\nA plan.\n</think>\n\n{answer}"), ("white space", f"{answer}\n")):
-            before, after = checker.check(item, answer), checker.check(item, changed)
+            before, after = _finding(checker, item, answer), _finding(checker, item, changed)
             faults += [f"{item.language}, {name}: {fault}" for fault in _unsound(checker, item, changed, after)]
             if before.status is not after.status:
                 faults.append(f"{item.language}, {name}: turns {before.status} into {after.status} for {answer!r}")
     return faults
+
+
+def _finding(checker: Checker, item: Item, answer: str) -> Finding:
+    """What the checker says; an error where it cannot. Not through the registry, which would hide a score outside [0, 1]."""
+    try:
+        return checker.check(item, answer)
+    except (CheckerFailure, ValueError, LookupError, OSError) as error:
+        return Finding(Status.ERROR, note=str(error))
 
 
 def _unsound(checker: Checker, item: Item, answer: str, finding: Finding) -> list[str]:
@@ -79,6 +96,6 @@ def _unsound(checker: Checker, item: Item, answer: str, finding: Finding) -> lis
         faults.append(f"score {finding.score} for {answer!r}")
     if any(not 0 <= start <= end <= len(answer) for start, end in finding.evidence):
         faults.append(f"evidence {finding.evidence} lies outside {answer!r}")
-    if isinstance(checker, ProgramChecker) and checker.check(item, answer) != finding:
+    if isinstance(checker, ProgramChecker) and _finding(checker, item, answer) != finding:
         faults.append(f"judges {answer!r} differently the second time")
     return faults

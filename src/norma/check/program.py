@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -46,7 +47,7 @@ Function = Callable[[Item, str, P], Outcome]
 
 @dataclass(frozen=True)
 class Program:
-    """One entry of the registry. ``threshold``: the score from which on an answer complies."""
+    """One entry of the registry. ``threshold``: the score from which on an answer complies; ``packages``: whose versions may change it."""
 
     name: str
     run: Callable[[Item, str, Any], Outcome]
@@ -54,6 +55,7 @@ class Program:
     languages: frozenset[str]
     catches: frozenset[str]
     threshold: float
+    packages: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -65,14 +67,23 @@ REGISTRY: dict[str, Program] = {}
 
 
 def program(
-    name: str, params: type[P], *, languages: tuple[str, ...] = (), catches: tuple[str, ...] = (), threshold: float = 1.0
+    name: str,
+    params: type[P],
+    *,
+    languages: tuple[str, ...] = (),
+    catches: tuple[str, ...] = (),
+    threshold: float = 1.0,
+    packages: tuple[str, ...] = (),
 ) -> Callable[[Function[P]], Function[P]]:
-    """Register a function as the program checker ``name``; no ``languages`` means every language."""
+    """Register a function as the program checker ``name``; no ``languages`` means every language.
+
+    ``packages``: distributions that carry a model or rules of their own; their versions are part of the digest.
+    """
 
     def register(run: Function[P]) -> Function[P]:
         assert name not in REGISTRY, f"two program checkers are named {name}"
         assert set(catches) <= set(ATTACKS), catches
-        REGISTRY[name] = Program(name, run, params, frozenset(languages), frozenset(catches), threshold)
+        REGISTRY[name] = Program(name, run, params, frozenset(languages), frozenset(catches), threshold, packages)
         return run
 
     return register
@@ -87,17 +98,17 @@ class ProgramChecker:
         self.program, self.params = entry, params
         values: Mapping[str, Any] = params.model_dump(mode="json")
         code = code_digest(entry.run, entry.params, ProgramChecker.check)
-        self.digest = digest(["program", entry.name, values, sorted(entry.languages), entry.threshold, code])
+        parts = ["program", entry.name, values, sorted(entry.languages), entry.threshold, code, *map(installed, entry.packages)]
+        self.digest = digest(parts)
 
     def check(self, item: Item, response: str) -> Finding:
         """Judge one response; never raises."""
         if self.languages and family(item.language) not in self.languages:
             return Finding(Status.ERROR, note=f"'{self.id}' does not read the language {item.language}")
+        said = hollow(item, response)
+        if said is not None:
+            return said
         text, offset = visible(response)
-        if not says_something(text):
-            return Finding(Status.VIOLATION, 0.0, note="the answer says nothing")
-        if is_echo(item, text):
-            return Finding(Status.VIOLATION, 0.0, note="the answer is the question")
         outcome = self.program.run(item, text, self.params)
         status = Status.COMPLIANT if outcome.score >= self.program.threshold else Status.VIOLATION
         evidence = tuple((start + offset, end + offset) for start, end in outcome.evidence)
@@ -105,6 +116,24 @@ class ProgramChecker:
 
     def __repr__(self) -> str:
         return f"ProgramChecker({self.id}, {self.params!r})"
+
+
+def installed(package: str) -> str:
+    """A distribution and its version, or that it is missing."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} missing"
+
+
+def hollow(item: Item, response: str) -> Finding | None:
+    """The finding on an answer that says nothing, or only echoes the question: no checker may pass it. None for any other answer."""
+    text, _ = visible(response)
+    if not says_something(text):
+        return Finding(Status.VIOLATION, 0.0, note="the answer says nothing")
+    if is_echo(item, text):
+        return Finding(Status.VIOLATION, 0.0, note="the answer is the question")
+    return None
 
 
 def is_echo(item: Item, text: str) -> bool:

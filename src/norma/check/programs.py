@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from norma.base.errors import NormaError, nearest
 from norma.check import (
+    amounts,
+    citations,
     format_asked,
     format_second,
     format_width,
+    formats,
+    identify,
+    ifeval,
     language_match,
     language_second,
     lengths,
     mentions,
     openings,
     patterns,
+    personal,
     personal_data,
     personal_data_second,
     persons,
@@ -26,24 +30,33 @@ from norma.check import (
     second_courtesy,
     second_forms,
     second_subjects,
+    similarity,
     statements,
     support_second,
     support_tone,
     uncertainty,
     uncertainty_second,
+    wordlists,
 )
+from norma.check.binding import parameters
 from norma.check.program import REGISTRY, Program, ProgramChecker
 
 FILES = (
+    *ifeval.FILES,
+    amounts,
+    citations,
     format_asked,
     format_second,
     format_width,
+    formats,
+    identify,
     language_match,
     language_second,
     lengths,
     mentions,
     openings,
     patterns,
+    personal,
     personal_data,
     personal_data_second,
     persons,
@@ -53,11 +66,13 @@ FILES = (
     second_courtesy,
     second_forms,
     second_subjects,
+    similarity,
     statements,
     support_second,
     support_tone,
     uncertainty,
     uncertainty_second,
+    wordlists,
 )
 
 
@@ -74,19 +89,4 @@ def build(use: str, params: dict[str, Any], where: str) -> ProgramChecker:
     entry = REGISTRY.get(use)
     if entry is None:
         raise NormaError(f"unknown program checker '{use}'", where=where, mend=nearest(use, REGISTRY))
-    try:
-        bound = entry.params.model_validate(params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = entry.params.model_fields
-            mend = nearest(key, known) if known else "This checker takes no parameters"
-            raise NormaError(f"the checker '{use}' has no parameter '{key}'", where=where, mend=mend) from None
-        if first["type"] == "missing":
-            mend = f"Add '{key}:' under 'params:'"
-            raise NormaError(f"the checker '{use}' needs the parameter '{key}'", where=where, mend=mend) from None
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
-        raise NormaError(f"the checker '{use}'{f', parameter {key!r}' if key else ''}: {message}", where=where) from None
-    return ProgramChecker(entry, bound)
+    return ProgramChecker(entry, parameters(entry.params, use, params, where))

@@ -19,7 +19,8 @@ _PACKAGE = "norma.check"
 
 
 def code_digest(*roots: Callable[..., Any] | type) -> str:
-    """SHA-256 over ``roots`` and everything of this package that they reach."""
+    """SHA-256 over ``roots`` and everything of this package, or of the roots' own packages or files, that they reach."""
+    homes = {_PACKAGE, *(_home(root.__module__) for root in roots)}
     seen: dict[str, str] = {}
     pending: list[tuple[str, Any]] = [(_name(root), root) for root in roots]
     while pending:
@@ -29,14 +30,16 @@ def code_digest(*roots: Callable[..., Any] | type) -> str:
         seen[name] = _text(value)
         if isinstance(value, FunctionType):
             for used in sorted(set(_names(value.__code__))):
-                if used in value.__globals__ and _ours(target := value.__globals__[used]):
+                if used in value.__globals__ and _ours(target := value.__globals__[used], homes):
                     pending.append((_name(target) if hasattr(target, "__qualname__") else f"{value.__module__}.{used}", target))
+        elif isinstance(value, Mapping):
+            pending += [(_name(part), part) for part in value.values() if isinstance(part, FunctionType)]
         elif isinstance(value, type):
             # The methods that a dataclass generates have no file; the class's own source covers them.
             methods = [
                 m for m in vars(value).values() if isinstance(m, FunctionType) and m.__code__.co_filename == inspect.getsourcefile(value)
             ]
-            pending += [(_name(method), method) for method in methods]
+            pending += [(_name(part), part) for part in (*methods, *value.__bases__) if _ours(part, homes)]
     return digest(seen)
 
 
@@ -49,9 +52,14 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _ours(value: Any) -> bool:
+def _home(module: str) -> str:
+    """What belongs together: the checkers of Norma, a package of somebody else's, or a file that a recipe names."""
+    return _PACKAGE if module.startswith(_PACKAGE) else module.partition(".")[0]
+
+
+def _ours(value: Any, homes: set[str]) -> bool:
     if isinstance(value, (FunctionType, type)):
-        return value.__module__.startswith(_PACKAGE)
+        return any(value.__module__ == home or value.__module__.startswith(home + ".") for home in homes)
     return isinstance(value, (str, int, float, tuple, frozenset, dict, Mapping)) or hasattr(value, "pattern")
 
 
@@ -63,12 +71,8 @@ def _text(value: Any) -> str:
     if isinstance(value, (FunctionType, type)):
         return inspect.getsource(value)
     if hasattr(value, "pattern"):
-        return _pattern(value)
+        return f"pattern {value.pattern!r} {int(getattr(value, 'flags', 0))}"
     return digest(_sorted(value))
-
-
-def _pattern(value: Any) -> str:
-    return f"pattern {value.pattern!r} {int(getattr(value, 'flags', 0))}"
 
 
 def _sorted(value: Any) -> Any:
@@ -80,8 +84,8 @@ def _sorted(value: Any) -> Any:
         return [_sorted(part) for part in value]
     if isinstance(value, (str, int, float)):
         return value
-    if hasattr(value, "pattern"):
-        return _pattern(value)
+    if isinstance(value, FunctionType) or hasattr(value, "pattern"):
+        return _text(value)
     raise TypeError(
         f"a checker refers to a constant {type(value).__name__}: only text, numbers, patterns, tuples, sets, mappings have a lasting digest"
     )

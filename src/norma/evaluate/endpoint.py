@@ -10,41 +10,21 @@ The key comes from an environment variable that is named, never from the command
 
 from __future__ import annotations
 
-import math
-import os
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
-from email.utils import parsedate_to_datetime
-from time import time
 from typing import Any
 
 import httpx
 
+from norma.base.endpoints import LONGEST_WAIT, base_url, is_local, key_from, retry_after
 from norma.base.errors import NormaError
 from norma.base.files import to_json
 from norma.base.hashing import digest
 from norma.evaluate.sampling import Answer, Options, ignore
 from norma.spec import Item
-
-DEFAULT_KEY_ENV = "OPENAI_API_KEY"
-_LONGEST_WAIT = 60.0  # seconds
-
-
-def base_url(url: str) -> str:
-    """The ``/v1`` address from whatever people paste: with or without ``/v1``, ``/chat/completions`` or a final slash."""
-    try:
-        parsed = httpx.URL(url if "://" in url else f"http://{url}")
-    except httpx.InvalidURL as error:
-        raise NormaError(f"not an address ({error})", where=url) from None
-    if parsed.scheme not in ("http", "https") or not parsed.host or not 0 < (parsed.port or 80) < 65536:
-        raise NormaError("not an http or https address", where=url, mend="Give one such as http://127.0.0.1:8000/v1")
-    if parsed.userinfo:
-        raise NormaError("an address must not hold a name or password", where=parsed.host, mend="Put the key into an environment variable")
-    path = parsed.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
-    return str(parsed.copy_with(path=path or "/v1", query=None, fragment=None)).rstrip("/")
 
 
 class EndpointAnswerer:
@@ -80,16 +60,15 @@ class EndpointAnswerer:
         self.url, self.name, self.options = base_url(url), model, options or Options()
         self.batch = concurrency * 8
         self._concurrency, self._attempts = concurrency, attempts
-        self._key = _key(key_env)
+        self._key = key_from(key_env)
         self._stop = threading.Event()
         self._wait = wait or self._stop.wait
         self._answered = False
         self._length_field = "max_tokens"
-        host = httpx.URL(self.url).host
         self._client = client or httpx.Client(
             timeout=httpx.Timeout(timeout, connect=10.0),
             limits=httpx.Limits(max_connections=concurrency),
-            trust_env=host not in ("localhost", "127.0.0.1", "::1"),  # a company's proxy cannot reach this machine's own server
+            trust_env=not is_local(self.url),  # a company's proxy cannot reach this machine's own server
         )
 
     @property
@@ -118,7 +97,7 @@ class EndpointAnswerer:
         for attempt in range(self._attempts):
             if self._stop.is_set():
                 return Answer(item.id, None, f"given up: {reason}")
-            delay = min(_LONGEST_WAIT, 0.5 * 2**attempt) * random.uniform(0.5, 1.0)
+            delay = min(LONGEST_WAIT, 0.5 * 2**attempt) * random.uniform(0.5, 1.0)
             try:
                 response = self._post(item)
             except httpx.ConnectError as error:
@@ -143,7 +122,7 @@ class EndpointAnswerer:
                 self._hopeless(response.status_code, reason)
                 if response.status_code not in (408, 409, 425, 429) and response.status_code < 500:
                     return Answer(item.id, None, reason)
-                delay = _retry_after(response.headers.get("retry-after")) or delay
+                delay = retry_after(response.headers.get("retry-after")) or delay
             if attempt + 1 < self._attempts:
                 self._wait(delay)
         return Answer(item.id, None, f"{reason}, after {self._attempts} tries")
@@ -208,26 +187,3 @@ class EndpointAnswerer:
             )
         if status == 429 and "insufficient_quota" in reason:
             raise NormaError(f"the account's quota is used up ({reason})", where=self.url)
-
-
-def _key(env: str | None) -> str | None:
-    key = os.environ.get(env or DEFAULT_KEY_ENV, "").strip()
-    if env and not key:
-        raise NormaError(f"the environment variable {env} is not set", mend=f"export {env}=... before running the check")
-    if not key.isascii() or any(c.isspace() for c in key):
-        raise NormaError(f"the key in {env or DEFAULT_KEY_ENV} holds characters that no key has", mend="Copy the key again")
-    return key or None
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header, which may be a number or a date; at most a minute."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time()
-        except (ValueError, TypeError):
-            return None
-    return min(max(seconds, 0.0), _LONGEST_WAIT) if math.isfinite(seconds) else None

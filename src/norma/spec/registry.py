@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import re2
@@ -18,10 +19,11 @@ from norma.spec import languages
 from norma.spec.types import Checker, CheckerFailure, CheckerKind, Finding, Item, Status
 
 if TYPE_CHECKING:
+    from norma.spec.rule import Rule
     from norma.spec.schema import CheckerEntry
 
 GROUP = "norma.checkers"
-PEOPLE = "human"  # decided in the label store, never by a program: there is nothing to build
+PEOPLE = "human"  # decided in the label store; without one named in `use` there is nothing to build
 
 _registered: dict[str, CheckerKind] = {}
 
@@ -49,9 +51,13 @@ def kinds() -> list[str]:
     return sorted({*_registered, *_installed(), PEOPLE})
 
 
-def build(entry: CheckerEntry, place: Callable[[str], str]) -> Checker | None:
-    """The checker that an entry asks for; None for people. ``place(key)`` is file:line:column. Raises NormaError for unknown names."""
-    if entry.kind == PEOPLE:
+def build(entry: CheckerEntry, place: Callable[[str], str], rule: Rule | None = None) -> Checker | None:
+    """The checker that an entry asks for; None for people without a store. ``place(key)`` is file:line:column.
+
+    A factory that has a parameter ``rule`` is given the rule: judges read its wording, people's marks belong to its meaning.
+    Raises NormaError for unknown names.
+    """
+    if entry.kind == PEOPLE and not (entry.use or entry.params):
         return None
     factory = _registered.get(entry.kind)
     if factory is None:
@@ -63,6 +69,8 @@ def build(entry: CheckerEntry, place: Callable[[str], str]) -> Checker | None:
     params = dict(entry.params)
     if entry.votes is not None:
         params["votes"] = entry.votes
+    if "rule" in signature(factory).parameters:
+        return factory(entry.use, params, place("use"), rule=rule)  # type: ignore[call-arg]
     return factory(entry.use, params, place("use"))
 
 

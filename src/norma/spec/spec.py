@@ -70,7 +70,7 @@ class Spec:
     def _build(self) -> None:
         for i, rule in enumerate(self.rules):
             for j, entry in enumerate(rule.checkers):
-                checker = registry.build(entry, self._place(i, j))
+                checker = registry.build(entry, self._place(i, j), rule)
                 if checker is not None:
                     self._checkers[rule.id].append((entry.id, tuple(entry.roles), checker))
 
