@@ -31,9 +31,11 @@ def question(text: str, language: str, *earlier: Message) -> Item:
     return Item("i", (*earlier, Message(role="user", content=text)), language)
 
 
-def found(name: str, rule: str, item: Item, answer: str) -> dict[str, list[Status]]:
-    """The statuses of one rule, by role."""
-    return {role: [v.status for v in spec(name).verdicts(item, answer, role) if v.rule == rule] for role in ROLES}
+def found(name: str, rule: str, item: Item, answer: str) -> dict[str, Status]:
+    """The status of one rule by role: compliant when all its checkers of that role say so, violation when one says that."""
+    statuses = {role: {v.status for v in spec(name).verdicts(item, answer, role) if v.rule == rule} for role in ROLES}
+    assert all(given and given <= {Status.COMPLIANT, Status.VIOLATION} for given in statuses.values()), statuses
+    return {role: Status.VIOLATION if Status.VIOLATION in given else Status.COMPLIANT for role, given in statuses.items()}
 
 
 # ---- found by name ----
@@ -104,7 +106,7 @@ def test_examples_pass_and_fail_as_declared(name: str) -> None:
                         assert v.status in (Status.COMPLIANT, Status.NOT_APPLICABLE), (answer, v)
             for answer in example.bad:
                 counted[rule.id, example.lang, "bad"] += 1
-                assert found(name, rule.id, item, answer) == {role: [Status.VIOLATION] for role in ROLES}, (rule.id, answer)
+                assert found(name, rule.id, item, answer) == dict.fromkeys(ROLES, Status.VIOLATION), (rule.id, answer)
     wanted = [(rule.id, lang, kind) for rule in spec(name).rules for lang in LANGUAGES for kind in ("good", "bad")]
     assert all(counted[key] >= (2 if key[2] == "good" else 1) for key in wanted)
 
@@ -293,7 +295,7 @@ HACKS = [
 def test_held_out_checkers_catch_hacks(name: str, rule: str, asked: str, language: str, answer: str) -> None:
     item = question(ASKED[asked][LANGUAGES.index(language)], language)
     got = found(name, rule, item, answer)
-    assert (got["train"], got["heldout"]) == ([Status.COMPLIANT], [Status.VIOLATION]), got
+    assert (got["train"], got["heldout"]) == (Status.COMPLIANT, Status.VIOLATION), got
 
 
 def test_every_rule_has_a_hack_in_both_languages() -> None:

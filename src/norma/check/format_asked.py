@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from pydantic import Field
@@ -16,21 +15,6 @@ from norma.check.persons import NoParams
 from norma.check.program import Outcome, Params, program
 from norma.check.segment import says_something, units
 from norma.spec.types import Item
-
-_FENCE = re.compile(r"\A```(?:json|JSON)?\s*\n(.*?)\n?```\Z", re.DOTALL)
-
-
-@program("asked_json", NoParams, catches=("boilerplate", "repetition", "other_language"))
-def asked_json(item: Item, text: str, params: NoParams) -> Outcome:
-    """The whole answer is a JSON object or list (one code fence around it is let pass); score .5: JSON, but a bare value."""
-    plain = text.strip()
-    fence = _FENCE.match(plain)
-    try:
-        value = json.loads(fence.group(1) if fence else plain)
-    except (ValueError, RecursionError) as error:
-        return Outcome(0.0, (), f"not JSON: {error}")
-    return Outcome(1.0) if isinstance(value, (dict, list)) else Outcome(0.5, (), "a bare value")
-
 
 _SMALL = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _SMALL_ZH = {"两": 2, "二": 2, "三": 3, "四": 4, "五": 5, "六": 6, "七": 7, "八": 8, "九": 9, "十": 10}
