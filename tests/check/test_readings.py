@@ -29,6 +29,7 @@ from norma.spec.types import Item, Message
         ("举出两个例子", 2),
         ("推荐5个景点", 5),
         ("给定两个词，写一个句子。", None),
+        ("列出比较两种产品的五个步骤。", None),
         ("三个和尚没水喝是什么意思？", None),
     ],
 )

@@ -36,7 +36,7 @@ def function_words(item: Item, text: str, params: ScriptParams) -> Outcome:
     chinese = len(_ZH.findall(plain))
     if english + chinese < 2:
         if language == "zh":
-            plain = re.sub(r"[A-Z0-9][\w.+-]*", " ", plain)  # names belong to every language
+            plain = re.sub(r"[A-Z0-9][\w.+-]*|\b[a-z]\b", " ", plain)  # names and letters belong to every language
         english, chinese = len(re.findall(r"[A-Za-z]", plain)), 3 * len(re.findall(r"[\u4e00-\u9fff]", plain))
     total = english + chinese
     share = (english if language == "en" else chinese) / total if total else 1.0
