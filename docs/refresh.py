@@ -1,7 +1,8 @@
-"""Keep the docs true to the code: line numbers in principles.md, option tables in recipes.md. `make docs` runs it, a test compares.
+"""Keep the docs true to the code: line numbers in principles.md, tables in recipes.md and checkers.md. `make docs` runs it, a test compares.
 
 docs/principles.md  [src/norma/x.py:12](../src/norma/x.py#L12) `name` ─→ the line where `name` is defined now
 docs/recipes.md     between <!-- options --> and <!-- /options -->    ─→ a table per pydantic model of a recipe
+docs/checkers.md    between <!-- checkers --> and <!-- /checkers -->  ─→ every program and kind of checker, with its parameters
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from norma.check import known_programs
+from norma.check.amounts import Bounds
+from norma.check.classifier import ClassifierParams
+from norma.check.composite import Parts
+from norma.check.human import HumanParams
+from norma.check.judge import JudgeParams
+from norma.check.reward_model import RewardParams
 from norma.pipeline.recipe import Recipe
 from norma.pipeline.stage import InputRef
 from norma.pipeline.stages import KINDS, find
@@ -25,6 +33,7 @@ from norma.pipeline.stages import KINDS, find
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = re.compile(r"\[(src/[\w/]+\.py):(\d+)\]\(\.\./(src/[\w/]+\.py)#L(\d+)\) `([\w.]+)`")
 OPTIONS = re.compile(r"(?<=<!-- options -->\n).*?(?=<!-- /options -->)", re.DOTALL)
+CHECKERS = re.compile(r"(?<=<!-- checkers -->\n).*?(?=<!-- /checkers -->)", re.DOTALL)
 _STAGE = get_args(InputRef)[1]  # what marks an option that names a stage
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything", type(None): "null"}
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -76,6 +85,26 @@ def _tables() -> str:
     return "\n" + "\n".join(parts) + "\n"
 
 
+def checkers(text: str) -> str:
+    """``text`` with the programs and kinds of checkers listed anew."""
+    return CHECKERS.sub(lambda _: _programs() + _kinds(), text)
+
+
+def _programs() -> str:
+    parts = ["\n## Programs\n"]
+    for name, entry in known_programs().items():
+        spoken = f" Languages: {', '.join(sorted(entry.languages))}." if entry.languages else ""
+        table = f"\n{_table(entry.params)}" if entry.params.model_fields else ""
+        parts.append(f"### `{name}`\n\n{entry.summary}{spoken}\n{table}")
+    return "\n".join(parts)
+
+
+def _kinds() -> str:
+    models = {"composite": Parts, "classifier": ClassifierParams, "reward": RewardParams, "judge": JudgeParams, "human": HumanParams}
+    parts = [f"### Kind `{kind}`\n\n{_table(model)}" for kind, model in models.items()]
+    return "\n## Parameters of the other kinds\n\n" + "\n".join([*parts, f"### Bounds\n\n{_table(Bounds)}"]) + "\n"
+
+
 def _first_line(owner: type) -> str:
     return (owner.__doc__ or "").strip().partition("\n")[0].replace("``", "`")
 
@@ -109,6 +138,8 @@ def _words(kind: Any) -> str:
         return "one of " + ", ".join(map(str, inner)) if len(inner) > 1 else str(inner[0])
     if origin in (Union, UnionType):
         return " or ".join(_words(part) for part in inner if part is not type(None))
+    if origin is tuple:
+        return f"list of {_words(inner[0])}"
     if origin is list:
         return f"list of {_words(inner[0])}"
     if origin is dict:
@@ -143,7 +174,7 @@ def _nested(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
         yield from within(field.annotation)
 
 
-FILES = {"principles.md": principles, "recipes.md": recipes}
+FILES = {"principles.md": principles, "recipes.md": recipes, "checkers.md": checkers}
 
 
 def main() -> int:

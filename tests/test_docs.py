@@ -49,7 +49,7 @@ def test_principles_point_to_the_lines_that_define_what_they_name() -> None:
         assert re.match(rf"\s*(def|class) {name}\b", defined), f"docs/principles.md: line {line} of {path} is not {symbol}; run `make docs`"
 
 
-@pytest.mark.parametrize("name", ["principles.md", "recipes.md"])
+@pytest.mark.parametrize("name", ["principles.md", "recipes.md", "checkers.md"])
 def test_docs_are_up_to_date(refresh: ModuleType, name: str) -> None:
     text = page(f"docs/{name}")
     assert refresh.FILES[name](text) == text, "run `make docs`"

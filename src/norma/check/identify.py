@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from norma.base.errors import nearest
 from norma.check.program import Outcome, Params, program
@@ -67,8 +67,10 @@ class LanguageParams(Params):
     def _known(cls, value: str) -> str:
         return value if value == "item" else checked_language(value)
 
-    def model_post_init(self, context: object) -> None:
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Self:
         needs_identification()
+        return self
 
 
 @program("language", LanguageParams, catches=("other_language",), threshold=0.5, packages=("py3langid",))

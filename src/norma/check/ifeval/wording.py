@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from norma.check.identify import checked_language, needs_identification, tell
 from norma.check.ifeval.common import Kwargs, is_chinese, yes_or_no
@@ -27,13 +28,10 @@ class ResponseLanguage(Kwargs):
 class InEnglish(NoKwargs):
     """Nothing to set."""
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _any(cls, value: object) -> object:
-        return value
-
-    def model_post_init(self, context: object) -> None:
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Self:
         needs_identification()
+        return self
 
 
 @program("language:response_language", ResponseLanguage, packages=("py3langid",))
