@@ -1,4 +1,4 @@
-"""Keep the docs true to the code: line numbers in principles.md, tables in recipes.md and checkers.md. `make docs` runs it, a test compares.
+"""Keep the docs true to the code: line numbers in principles.md, tables in recipes.md and checkers.md. `make docs` runs it, a test asks.
 
 docs/principles.md  [src/norma/x.py:12](../src/norma/x.py#L12) `name` ─→ the line where `name` is defined now
 docs/recipes.md     between <!-- options --> and <!-- /options -->    ─→ a table per pydantic model of a recipe

@@ -110,11 +110,13 @@ def honest(body: dict[str, Any], number: int) -> tuple[int, str]:
 
 def test_an_honest_judge(server: Server, judge: Callable[..., Judge]) -> None:
     server.answer = honest
-    for votes, calls in ((1, 1), (3, 2), (5, 3)):  # asking stops when the majority is settled
+    for votes, calls in ((1, 1), (3, 1), (5, 1)):  # asking stops when the majority is settled; votes that were asked before are found
         server.requests.clear()
         found = judge(votes=votes).check(ITEM, ANSWER)
         assert (found.status, found.score, len(server.requests)) == (Status.COMPLIANT, 1.0, calls)
         assert judge(votes=votes).check(ITEM, "A cat.").status is Status.VIOLATION
+    server.requests.clear()
+    assert judge(votes=5).check(ITEM, "Yes, sir.").score == 1.0 and len(server.requests) == 3
     assert server.requests[0]["temperature"] == 0 and "seed" not in server.requests[0]
 
 

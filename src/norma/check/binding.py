@@ -16,7 +16,9 @@ def parameters(model: type[M], use: str, params: dict[str, Any], where: str) -> 
     try:
         return model.model_validate(params)
     except ValidationError as error:
-        first = error.errors()[0]
+        found = error.errors()
+        # A misspelt name before the one that is missing for it.
+        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = model.model_fields

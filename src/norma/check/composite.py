@@ -128,7 +128,7 @@ def build(use: str, params: dict[str, Any], where: str, rule: Rule | None = None
         raise NormaError(f"'{use}' asks for {n} of {len(parts)} parts", where=where)
     if use in ("not", "loose") and len(parts) > 1:
         raise NormaError(f"'{use}' takes one part, not {len(parts)}", where=where, mend="Put them into an 'all' or 'any'")
-    code = code_digest(Composite.check, Parts)
+    code = code_digest(Composite, Parts)
     return Composite(use, parts, n, digest(["composite", use, n, [part.digest for part in parts], code]))
 
 

@@ -90,5 +90,5 @@ def build(use: str, params: dict[str, Any], where: str, rule: Rule | None = None
         )
     if rule is None:
         raise NormaError("people's marks belong to a rule, and this checker has none", where=where, mend="Use it in a spec")
-    made = digest(["human", rule.id, rule.hash, values.model_dump(mode="json"), code_digest(Human.check, agreed, HumanParams)])
+    made = digest(["human", rule.id, rule.hash, values.model_dump(mode="json"), code_digest(Human, agreed, HumanParams)])
     return Human("human", use, rule.id, rule.hash, values, made)

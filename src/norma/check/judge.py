@@ -4,7 +4,8 @@
                                    └─ a majority of all votes, whatever the open ones turn out to be ─→ compliant | violation
                                    └─ none possible: a failed vote could decide ─→ CheckerFailure (an error verdict), else unsure
 
-Asking stops as soon as the majority is settled. A vote's key covers rule, model, prompt, parameters, conversation, answer and number.
+Asking stops as soon as the majority is settled. A vote's key covers model, sampling,
+the messages (rule, prompt, conversation, answer) and its number: more votes, or a changed word in this file, ask nothing again.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class Judge:
     statement: Mapping[str, str]
     source_language: str
     params: JudgeParams
+    asking: str  # digest of model and sampling: with the messages and the vote's number the key of a reply
     digest: str
     languages: frozenset[str]
     _open: list[Journal] = field(default_factory=list, compare=False, repr=False)
@@ -125,7 +127,7 @@ class Judge:
             (text for tag, text in self.statement.items() if family(tag) == family(item.language)), self.statement[self.source_language]
         )
         messages = asked(template, statement, item.messages, answer, language, broken=number % 2 == 1)
-        key, journal = digest([self.digest, messages, number]), self._journal()
+        key, journal = digest([self.asking, messages, number]), self._journal()
         found = journal.find(key)
         if found is None:
             capped = self.params.max_calls is not None or self.params.max_cost is not None
@@ -135,7 +137,8 @@ class Judge:
             if word is None:
                 raise CheckerFailure(reason)
             found = journal.find(key)  # the first reply stands, whoever asked for it
-        return "yes" if found == "yes" else "no" if found == "no" else "unsure"
+        assert found is not None
+        return parsed(found)
 
     def _ask(self, journal: Journal, key: str, messages: list[dict[str, str]], number: int) -> tuple[Word | None, str]:
         """Ask, and journal the reply with its cost; the word, or None and why there is none."""
@@ -200,6 +203,7 @@ def build(use: str, params: dict[str, Any], where: str, rule: Rule | None = None
         model, who = Endpoint(address, use, values.key_env, values.timeout, values.attempts), {"url": address, "model": use}
     prompts = {**PROMPTS, **values.prompt}
     chosen = values.model_dump(mode="json", exclude=_REACH | {"base_url", "prompt"})
-    code = code_digest(Judge.check, Judge._vote, parsed, asked)
+    code = code_digest(Judge, JudgeParams, parsed, asked)
+    asking = digest([who, values.temperature, values.max_tokens])
     made = digest(["judge", who, chosen, prompts, QUESTIONS, dict(rule.statement), code])
-    return Judge(use, model, rule.statement, rule.source_language, values, made, frozenset(values.languages))
+    return Judge(use, model, rule.statement, rule.source_language, values, asking, made, frozenset(values.languages))

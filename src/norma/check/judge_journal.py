@@ -63,10 +63,10 @@ class Journal:
             ) from None
 
     def find(self, key: str) -> str | None:
-        """The word that was journaled first for this vote."""
+        """The reply that was journaled first for this vote, of those that could be read."""
         with self._lock:
             row = self._connection.execute(
-                "SELECT word FROM replies WHERE key = ? AND word IS NOT NULL ORDER BY id LIMIT 1", (key,)
+                "SELECT reply FROM replies WHERE key = ? AND word IS NOT NULL ORDER BY id LIMIT 1", (key,)
             ).fetchone()
         return None if row is None else str(row[0])
 

@@ -68,6 +68,6 @@ def build(use: str, params: dict[str, Any], where: str) -> RewardModel:
     if len(names) != 1:
         raise NormaError(f"a reward model has one output, '{use}' has {len(names)}", where=where, mend="Use it as kind: classifier")
     model = folders.identity(folder)
-    code = code_digest(RewardModel.check, folders.logits, RewardParams)
+    code = code_digest(RewardModel, folders.logits, RewardParams)
     made = digest(["reward", model, values.model_dump(mode="json"), code])
     return RewardModel(folder.name, folder, model, values, made, frozenset(values.languages))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -29,7 +30,7 @@ def code_digest(*roots: Callable[..., Any] | type) -> str:
             continue
         seen[name] = _text(value)
         if isinstance(value, FunctionType):
-            for used in sorted(set(_names(value.__code__))):
+            for used in _globals(value.__code__):
                 if used in value.__globals__ and _ours(target := value.__globals__[used], homes):
                     pending.append((_name(target) if hasattr(target, "__qualname__") else f"{value.__module__}.{used}", target))
         elif isinstance(value, Mapping):
@@ -41,6 +42,16 @@ def code_digest(*roots: Callable[..., Any] | type) -> str:
             ]
             pending += [(_name(part), part) for part in (*methods, *value.__bases__) if _ours(part, homes)]
     return digest(seen)
+
+
+@lru_cache(maxsize=4096)
+def _globals(code: CodeType) -> tuple[str, ...]:
+    return tuple(sorted(set(_names(code))))
+
+
+@lru_cache(maxsize=4096)
+def _source(value: FunctionType | type) -> str:
+    return inspect.getsource(value)  # slow, and a function's text does not change while it lives
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -69,7 +80,7 @@ def _name(value: Any) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, (FunctionType, type)):
-        return inspect.getsource(value)
+        return _source(value)
     if hasattr(value, "pattern"):
         return f"pattern {value.pattern!r} {int(getattr(value, 'flags', 0))}"
     return digest(_sorted(value))

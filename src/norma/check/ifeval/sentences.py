@@ -20,7 +20,7 @@ from norma.check.lexicon import (
     SENTENCE_OPENERS,
 )
 
-_CANDIDATE = re.compile(r"[.?!](?=[?!)\";}\]*:@'({\[]|\s+\S)|[。！？｡]+[”’」』）》]*(?=.)", re.DOTALL)
+_CANDIDATE = re.compile(r"[.?!](?=[?!)\";}\]*:@'({\[]|\s+\S)|[。！？｡]++[”’」』）》]*+(?=.)", re.DOTALL)
 _CLOSING = re.compile(r"[\"')\]}]+(?:\s+|$)")  # belongs to the sentence before
 _WORD_BEFORE = re.compile(r"[^\s\"'(\[{*_“‘]*$")
 _NEXT = re.compile(r"[\s\"'(\[{*_“‘)\]}:;]*([^\s]*)")
