@@ -31,6 +31,7 @@ COMMANDS = {
     "serve": "norma.cli.serve:serve",
     "import": "norma.cli.import_:import_",
     "data check": "norma.cli.data:check",
+    "spec list": "norma.cli.spec:list_",
     "spec lint": "norma.cli.spec:lint",
     "spec show": "norma.cli.spec:show",
     "spec explain": "norma.cli.spec:explain",

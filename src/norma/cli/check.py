@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    spec: Annotated[Path, typer.Argument(help="The spec file.")],
+    spec: Annotated[Path, typer.Argument(help="A spec file, or the name of a shipped one (norma spec list).")],
     model: Annotated[Path | None, typer.Option(help="A model folder.")] = None,
     endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server, for example http://127.0.0.1:8000/v1.")

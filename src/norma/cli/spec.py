@@ -22,7 +22,16 @@ def _language(of: str, default: str = "the spec's source language") -> Any:
     return typer.Option("--language", "--lang", metavar="TAG", help=f"Language {of} [default: {default}].")
 
 
-_File = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec file.")]
+_File = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file, or the name of a shipped one (norma spec list).")]
+
+
+def list_() -> None:
+    """List the specs that come with Norma; their names stand for a file wherever a SPEC is asked for."""
+    from norma.spec import shipped
+
+    for name in shipped.names():
+        summary = shipped.SUMMARIES[name]
+        print(f"{name:22}{summary['en']}\n{'':22}{summary['zh-Hans']}")
 
 
 def lint(

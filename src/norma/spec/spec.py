@@ -14,7 +14,7 @@ from typing import Any, Literal
 from norma.base.errors import NormaError, nearest
 from norma.base.hashing import digest
 from norma.base.strict_yaml import Document, parse_yaml
-from norma.spec import compose, languages, loader, registry, render
+from norma.spec import compose, languages, loader, registry, render, shipped
 from norma.spec import resolve as resolution
 from norma.spec.expression import variables
 from norma.spec.rule import Rule, rule_from
@@ -27,7 +27,7 @@ CACHE = 16384  # inputs whose resolution is remembered; then the memory starts a
 
 
 class Spec:
-    """A loaded spec; it does not change. Get one with ``Spec.load(path)`` or ``Spec.parse(text)``."""
+    """A loaded spec; it does not change. Get one with ``Spec.load(path or shipped name)`` or ``Spec.parse(text)``."""
 
     def __init__(self, file: SpecFile, document: Document, source: Path | None = None, build: bool = True) -> None:
         self.file, self.document, self.source = file, document, source
@@ -57,9 +57,13 @@ class Spec:
 
     @staticmethod
     def load(path: str | Path, *, checkers: bool = True) -> Spec:
-        """Read a spec file. ``checkers=False`` does not build checkers (documentation, prompts only). Raises NormaError."""
-        file, document = loader.read(Path(path))
-        return Spec(file, document, Path(path), checkers)
+        """Read a spec file, or the shipped spec of that name (``norma spec list``). Raises NormaError.
+
+        ``checkers=False`` does not build checkers (documentation, prompts only).
+        """
+        source = shipped.find(path)
+        file, document = loader.read(source)
+        return Spec(file, document, source, checkers)
 
     @staticmethod
     def parse(text: str, name: str = "<spec>", *, checkers: bool = True) -> Spec:
