@@ -12,7 +12,9 @@ import typer
 
 def chat(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
-    spec: Annotated[Path | None, typer.Option(help="A spec file: a verdict per rule beside each answer.")] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="A spec file, or the name of a shipped one: a verdict per rule beside each answer.")
+    ] = None,
     render: Annotated[
         Literal["none", "applicable", "all"], typer.Option(help="Which rules of the spec the model reads before the question.")
     ] = "none",

@@ -23,6 +23,7 @@ from norma.pipeline.overrides import Editable, apply
 from norma.pipeline.stage import Engine, Stage, StageOptions
 from norma.pipeline.stages import find
 from norma.pipeline.trust import load_trusted
+from norma.spec import shipped
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -35,7 +36,7 @@ class Recipe(BaseModel):
     norma: int = Field(description="Version of the recipe format; 1.")
     name: str = Field(description="Name of the run; letters, digits, '-' and '_'.")
     seed: int = Field(0, ge=0, lt=2**32, description="All randomness of the run follows from this number.")
-    spec: str | None = Field(None, description="The spec file with the rules, relative to the recipe.")
+    spec: str | None = Field(None, description="The spec file with the rules, relative to the recipe, or the name of a shipped spec.")
     output: str | None = Field(None, description="The run folder, relative to the current folder; 'runs/<name>' when absent.")
     base: str | None = Field(None, description="Folder that relative paths start from; the recipe's own folder when absent.")
     trust: list[str] = Field([], description="Python files that add stage kinds; they run only with --trust.")
@@ -162,6 +163,8 @@ def load_recipe(
     spec_path = None
     if recipe.spec is not None:
         spec_path = (base / Path(recipe.spec).expanduser()).resolve()
+        if not spec_path.is_file() and recipe.spec in shipped.names():
+            spec_path = shipped.path(recipe.spec)
         if not spec_path.is_file():
             raise NormaError(f"the spec file '{recipe.spec}' does not exist", where=document.where(("spec",)), mend="Check the path")
     for node in nodes.values():
