@@ -108,4 +108,4 @@ def plain_prompts(spec: Spec) -> list[Item]:
 
 def is_main(row: Any) -> bool:
     """Whether a response or verdict row belongs to the main tables."""
-    return row.get("set", MAIN) == MAIN
+    return bool(row.get("set", MAIN) == MAIN)
