@@ -14,14 +14,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from norma.base.errors import NormaError, nearest
-from norma.base.files import read_json, read_jsonl
 from norma.evaluate import compliance
 from norma.evaluate.trials import is_main
+from norma.pipeline.view import RunView, rows_of
 
 ROLES = ("report", "heldout", "train", "gold")
 SHOWN = 5  # rows of a list, unless all are asked for
@@ -40,63 +39,6 @@ class Trace:
 
     def row(self) -> dict[str, Any]:
         return {"line": self.line, "parts": [p.row() for p in self.parts]}
-
-
-class RunView:
-    """What a run folder (or the folder of a check) holds, read when it is asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.lineages: dict[str, dict[str, Any]] = {path.parent.name: read_json(path) for path in sorted(folder.glob("[!.]*/lineage.json"))}
-        if not self.lineages and not (folder / "report.json").is_file():
-            raise NormaError(
-                "no run and no check in this folder", where=folder, mend="Give the folder that 'norma run' or 'norma check' names"
-            )
-
-    @cached_property
-    def evaluation(self) -> Path:
-        """The folder of the last evaluate stage; a check's own folder."""
-        stages = [n for n, row in self.lineages.items() if row.get("identity", {}).get("kind") == "evaluate"]
-        return self.folder / stages[-1] if stages else self.folder
-
-    @cached_property
-    def report(self) -> dict[str, Any]:
-        found: dict[str, Any] = read_json(self.evaluation / "report.json")
-        return found
-
-    @cached_property
-    def verdicts(self) -> list[dict[str, Any]]:
-        return read_jsonl(self.evaluation / "verdicts.jsonl")
-
-    @cached_property
-    def responses(self) -> list[dict[str, Any]]:
-        return read_jsonl(self.evaluation / "responses.jsonl")
-
-    def stage_of(self, method: str) -> str | None:
-        """The stage whose model a method is."""
-        options = self.lineages.get(self.evaluation.name, {}).get("identity", {}).get("options", {})
-        model = options.get("methods", {}).get(method, {}).get("model")
-        return None if model is None else str(model).partition("/")[0]
-
-    def before(self, stage: str) -> list[str]:
-        """A stage and all that it was made from, the nearest first."""
-        order = [stage]
-        for name in order:
-            order += [i for i in self.lineages.get(name, {}).get("identity", {}).get("inputs", {}) if i not in order]
-        return order
-
-    def after(self, stage: str) -> list[str]:
-        """All stages that were made from a stage, directly or not."""
-        return [n for n in self.lineages if n != stage and stage in self.before(n)]
-
-    def files(self, stage: str | None = None) -> Iterator[Path]:
-        """The row files of all artefacts, or of one."""
-        folders = [self.folder / n for n in ([stage] if stage else self.lineages)] or [self.folder]
-        for folder in folders:
-            yield from sorted(p for p in folder.rglob("*.jsonl") if p.name not in ("metrics.jsonl", "samples.jsonl"))
-
-    def name(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()
 
 
 def trace(folder: Path, reference: str, *, everything: bool = False) -> Trace:
@@ -220,7 +162,7 @@ def _model(view: RunView, stage: str, rules: Sequence[str], limit: int) -> Trace
 
 def _labels_or_rows(view: RunView, path: Path, rules: set[str], node: Trace, limit: int) -> None:
     """What a row file holds of some rules: labels by verdict; of training rows their number."""
-    rows = _rows(path)
+    rows = rows_of(path)
     if path.name == "labels.jsonl":
         own = [row for _, row in rows if row.get("rule") in rules]
         under = "this rule" if len(rules) == 1 else "these rules"
@@ -237,7 +179,7 @@ def _labels_or_rows(view: RunView, path: Path, rules: set[str], node: Trace, lim
 def _trace_row(view: RunView, reference: str, limit: int) -> Trace | None:
     name, _, line = reference.rpartition(":")
     if line.isdigit() and name and (view.folder / name).is_file():
-        found = next((row for number, row in _rows(view.folder / name) if number == int(line)), None)
+        found = next((row for number, row in rows_of(view.folder / name) if number == int(line)), None)
         if found is None:
             raise NormaError(f"{name} has no line {line}", where=view.folder)
         item = found.get("item") or found.get("id")
@@ -250,7 +192,7 @@ def _trace_row(view: RunView, reference: str, limit: int) -> Trace | None:
     if len(reference) >= 8 and all(c in "0123456789abcdef" for c in reference):
         for path in view.files():
             if path.name == "labels.jsonl":
-                for number, row in _rows(path):
+                for number, row in rows_of(path):
                     if str(row.get("key", "")).startswith(reference):
                         root = Trace(f"label {row['key'][:16]} ({view.name(path)}:{number})")
                         root.add(f"{row['annotator']}: {row['verdict']} under {row['rule']} (meaning {row['rule_hash'][:12]})")
@@ -266,7 +208,7 @@ def _trace_item(view: RunView, item: str, limit: int, title: str | None = None) 
     root = Trace(f"{title}: item {item}" if title else f"item {item}")
     bases = {item}
     for path in view.files():
-        hits = [(number, row) for number, row in _rows(path) if row.get("id", row.get("item")) in bases]
+        hits = [(number, row) for number, row in rows_of(path) if row.get("id", row.get("item")) in bases]
         if not hits:
             continue
         node = root.add(f"{view.name(path)}: {len(hits)} rows")
@@ -352,7 +294,7 @@ def _trace_rule(view: RunView, rule: str) -> Trace:
                 numbers.add(f"{entry['method']}/{rule}/rate = {_shown(row['rate'])}")
     for path in view.files():
         if path.name == "labels.jsonl":
-            own = [row for _, row in _rows(path) if row.get("rule") == rule]
+            own = [row for _, row in rows_of(path) if row.get("rule") == rule]
             hashes = Counter(row["rule_hash"][:12] for row in own)
             root.add(f"{view.name(path)}: {len(own)} labels, by meaning {_counts(hashes)}")
     return root
@@ -374,17 +316,6 @@ def _trace_stage(view: RunView, stage: str) -> Trace:
 
 
 # ---- small things ----
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                raise NormaError("not JSON", where=f"{path}:{number}", mend="norma trace RUN --rehash says what was hurt") from None
-            if isinstance(row, dict):
-                yield number, row
 
 
 def _counts(counted: Counter[str]) -> str:
