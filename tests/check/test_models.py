@@ -29,7 +29,7 @@ def tokenizer(folder: Path) -> Any:
     """Words, framed as BERT frames them."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(w for w in WORDS if w != "[SEP]")]
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(names)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()  # splits [SEP] that somebody typed into three words
     backend.add_special_tokens(names[:4])
     backend.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     made = transformers.PreTrainedTokenizerFast(
@@ -57,7 +57,7 @@ def test_a_classifier_says_what_transformers_says(bert: tuple[Path, Any, Any]) -
     folder, model, words = bert
     for reads, asked in (("response", ("a cat sir",)), ("pair", ("what is it", "a cat sir"))):
         with torch.no_grad():
-            logits = model(**words(*asked, return_tensors="pt")).logits[0]
+            logits = model(**words(*asked, return_tensors="pt", return_token_type_ids=True)).logits[0]
         expected = float((logits / 2.0).softmax(-1)[1])
         checker = classifier.build(str(folder), {"label": "kept", "temperature": 2.0, "reads": reads}, "")
         found = checker.check(ITEM, "<think>no</think>a cat sir")
@@ -65,7 +65,8 @@ def test_a_classifier_says_what_transformers_says(bert: tuple[Path, Any, Any]) -
         assert found.status is (Status.COMPLIANT if expected >= 0.5 else Status.VIOLATION)
         turned = classifier.build(str(folder), {"label": "0", "temperature": 2.0, "reads": reads}, "").check(ITEM, "a cat sir")
         assert turned.score == pytest.approx(1 - expected, abs=1e-5)
-        assert checker.check(ITEM, "a cat [SEP] sir").score != pytest.approx(found.score, abs=1e-6)
+        unknown = checker.check(ITEM, "a cat x y z sir")  # what is typed never becomes a special token
+        assert checker.check(ITEM, "a cat [SEP] sir").score == pytest.approx(unknown.score, abs=1e-6)
 
 
 def test_threshold_and_abstention(bert: tuple[Path, Any, Any]) -> None:
@@ -171,7 +172,7 @@ def test_calibration() -> None:
     assert fit_temperature(logits, kept, 1) == pytest.approx(2.5, rel=0.1)
     made = calibrate(logits, kept, 1, most_wrong=0.05)
     p = 1 / (1 + np.exp(-logits[:, 1] / made.temperature))
-    outside = np.abs(p - made.threshold) >= made.abstain
+    outside = np.abs(p - made.threshold) > made.abstain + 1e-9  # this p is rounded otherwise than the one that set the edge
     assert ((p >= made.threshold) != kept)[outside].mean() <= 0.05 and made.abstained == pytest.approx((~outside).mean())
     assert 0 < made.abstained < 0.6
     # by hand: .7 separates all but one of each kind

@@ -88,5 +88,5 @@ def build(use: str, params: dict[str, Any], where: str) -> Classifier:
         raise NormaError(f"the classifier '{use}' has no label '{values.label}'", where=where, mend=nearest(values.label, names))
     model = folders.identity(folder)
     code = code_digest(Classifier, folders.logits, ClassifierParams)
-    made = digest(["classifier", model, label, values.model_dump(mode="json"), code])
+    made = digest(["classifier", model, label, values.model_dump(mode="json", exclude={"label"}), code])
     return Classifier(folder.name, folder, model, label, values, made, frozenset(values.languages))
