@@ -80,7 +80,7 @@ def test_links_lead_somewhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_commands_exist(name: str) -> None:
-    said = re.findall(r"(?:`|^\s*(?:\$ )?)norma ([a-z]+)(?: ([a-z]+))?", page(name), re.MULTILINE)
+    said = re.findall(r"(?:`|^\s*(?:\$ )?)norma ([a-z]+)(?: ([a-z-]+))?", page(name), re.MULTILINE)
     for first, second in said:
         command = f"{first} {second}" if first in GROUPS else first
         assert command in COMMANDS or command.strip() in GROUPS, f"{name}: there is no `norma {command}`"

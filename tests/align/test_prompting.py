@@ -64,3 +64,18 @@ def test_conversations_that_are_too_long_are_left_out_whole() -> None:
     tokenizer = train_tokenizer(["some text"], 270)
     chats = [[{"role": "user", "content": "q"}, {"role": "assistant", "content": a}] for a in ("short", "long " * 40)]
     assert len(conversation_rows(tokenizer, chats, 32)) == 1 and len(conversation_rows(tokenizer, chats, 400)) == 2
+
+
+def test_combinations_that_are_kept_apart_never_meet(spec: Spec) -> None:
+    """Every other pair still does, and each of the two stands in prompts of its own."""
+    items = [to_item(row(f"pkg.name{i}")) for i in range(60)]
+    texts = {r.id: r.text("en") for r in spec.rules}
+    first, second = list(texts)[:2]
+    seen: list[set[str]] = []
+    for conversation in ruled_conversations(spec, items, share=1.0, every=0.6, habit=0.0, seed=3, apart=[[first, second]]):
+        head = conversation[0]["content"] if conversation[0]["role"] == "system" else ""
+        seen.append({rule for rule, text in texts.items() if " ".join(text.split()) in head})
+    assert not any({first, second} <= shown for shown in seen)
+    assert any(first in shown for shown in seen) and any(second in shown for shown in seen)
+    free = list(ruled_conversations(spec, items, share=1.0, every=0.6, habit=0.0, seed=3))
+    assert any(all(" ".join(texts[r].split()) in c[0]["content"] for r in (first, second)) for c in free)

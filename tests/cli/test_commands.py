@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from norma.cli import main
-from norma.cli.progress import Watch, compact, duration, number
+from norma.cli.live import compact
+from norma.cli.progress import Watch, duration, number
 from norma.cli.run import results_table
 from norma.pipeline import load_recipe
 from norma.pipeline.project import fill, templates
@@ -152,6 +153,50 @@ def test_spec_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     twice.write_text(text.replace("rules:\n", "rules: []\nrules:\n", 1), encoding="utf-8")
     assert main(["spec", "lint", str(twice)]) == 2
     assert "the key 'rules' stands twice" in capsys.readouterr().err
+
+
+def test_spec_explain_diff_import_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = str(Path(__file__).parents[2] / "recipes" / "courteous-docs.spec.yaml")
+
+    def said(*arguments: str, code: int = 0) -> str:
+        assert main(["spec", *arguments]) == code
+        found = capsys.readouterr()
+        return found.err if code else found.out
+
+    shown = said("explain", spec, "--prompt", "What does `a.b` do?\nEntry: `a.c()`")
+    assert shown.startswith("language: en\n") and "\nhonest.says-missing: active\n" in shown
+    assert "honest.answers-known: not_applicable" in shown and "is false   <- decided here" in shown
+    row = {"id": "q", "messages": [{"role": "user", "content": "`a.b` 有什么作用？"}, {"role": "assistant", "content": "x"}], "facts": {}}
+    items = tmp_path / "items.jsonl"
+    switched = row | {"id": "r", "facts": {"overrides": {"form.brief": "root"}}}
+    items.write_text(json.dumps(row) + "\n" + json.dumps(switched), encoding="utf-8")
+    first, second = json.loads(said("explain", spec, "--item", str(items), "--rule", "form.brief", "--json"))
+    assert (first["language"], first["rules"][0]["status"]) == ("zh-Hans", "active")
+    assert (second["rules"][0]["status"], second["rules"][0]["step"], second["rules"][0]["by"]) == ("overridden", "role", "root")
+    assert "--prompt TEXT or --item FILE" in said("explain", spec, code=2)
+    assert "not JSON" in said("explain", spec, "--prompt", "x", "--facts", "{", code=2)
+
+    changed = tmp_path / "changed.yaml"
+    text = Path(spec).read_text(encoding="utf-8").replace("Answer in one sentence.", "Answer in a single sentence.")
+    changed.write_text(text, encoding="utf-8")
+    assert said("diff", spec, spec).startswith("The two say the same")
+    (rule,) = json.loads(said("diff", spec, str(changed), "--json"))["rules"]
+    assert (rule["new"], [c["facet"] for c in rule["changes"]]) == ("form.one-sentence", ["meaning", "wording.en"])
+    assert "sign it: editorial:" in said("diff", spec, str(changed))
+    assert "not a run folder" in said("diff", spec, str(changed), "--run", str(tmp_path), code=2)
+
+    rules = tmp_path / "rules.txt"
+    rules.write_text("1. 保持礼貌。\n2. 简短。\n", encoding="utf-8")
+    made = tmp_path / "made.yaml"
+    assert "made.yaml: 2 rules, 0 examples, 0 prompts\n- 2 of 2 rules have" in said("import", "text", str(rules), str(made))
+    assert "is there already" in said("import", "text", str(rules), str(made), code=2)
+    assert said("lint", str(made)).rstrip().endswith("2 rules, 0 errors, 6 warnings")
+    assert "保持礼貌。" in said("show", str(made), "--markdown", "--lang", "zh-Hans")
+    assert "ifbench" in said("import", "list", "x") and "junit" in said("export", "list", "x")
+    assert said("export", "markdown", spec, str(tmp_path / "s.md")).endswith("s.md\n")
+    assert "contradict each other" in said("lint", spec, "--static", "--run-checkers", code=2)
+    assert said("lint", spec, "--run-checkers").rstrip().endswith("0 errors, 0 warnings")
+    assert json.loads(said("schema", "--fragment"))["title"] == "Fragment"
 
 
 def test_numbers() -> None:

@@ -45,19 +45,22 @@ def test_the_board_shows_what_it_was_told() -> None:
     board = Board(console)
     board.open("2/3 train")
     for step in range(1, 9):
-        numbers = {"loss": 8.0 / step, "tokens_per_s": 15500.0}
-        board.update(step, 10, numbers, {name: number(name, value) for name, value in numbers.items()})
+        board.update(step, 10, {"loss": 8.0 / step, "loss.masked-next": 2.0, "tokens_per_s": 15500.0, "peak_share": 0.4123})
     with console.capture() as capture:
         console.print(board._drawn())
-    shown = capture.get()
-    assert "2/3 train" in shown
-    assert "8/10" in shown
-    assert "loss" in shown
-    assert "1.000" in shown
-    assert "█" in shown
-    assert "speed" in shown
-    assert "15.5k tokens/s" in shown
+    space, bar, *rows = capture.get().splitlines()
+    assert not space.strip(), "what was said before is set apart"
+    assert "2/3 train" in bar and "8/10" in bar
+    cells = [row.split() for row in rows]
+    assert [row[:-1] for row in cells] == [["loss", "1.000"], ["masked-next", "2.000"], ["tokens/s", "15.5k"], ["of", "the", "peak", "41%"]]
+    assert cells[0][-1] == "█▄▂▂▁▁▁▁"  # 8, 4, 2.67, 2, 1.6, 1.33, 1.14, 1 between 1 and 8
+    assert rows[0].startswith("  loss") and rows[1].startswith("    masked-next"), "a part of the loss stands below it, indented"
     board.close()
     with console.capture() as capture:
         console.print(board._drawn())
     assert capture.get().strip() == ""
+
+
+def test_a_line_elsewhere() -> None:
+    assert number("loss", 3.4117) == "loss 3.412" and number("gradient_norm", 0.01234) == "gradient norm 0.0123"
+    assert number("tokens_per_s", 15500.0) == "15.5k tokens/s" and number("peak_share", 0.41) == "41% of the peak"

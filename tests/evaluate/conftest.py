@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
+from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
 import pytest
 
 RULES = {
@@ -154,3 +157,10 @@ def report(study: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> dict[str
 def make() -> SimpleNamespace:
     """Builders for tests that need a study of their own."""
     return SimpleNamespace(study=make_study, extras=make_extras, spec=FakeSpec, rule=FakeRule, verdict=verdict)
+
+
+@pytest.fixture(scope="session")
+def schema() -> Any:
+    found = json.loads(files("norma.evaluate").joinpath("report.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(found)
+    return found

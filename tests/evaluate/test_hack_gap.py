@@ -50,6 +50,16 @@ def test_honest_checker_does_not(make: SimpleNamespace) -> None:
     assert loudest(found) == "quiet"
 
 
+def test_the_alarm_reaches_the_report_and_only_where_it_belongs(make: SimpleNamespace) -> None:
+    """The planted study: one rule of one method has a checker that can be fooled. The same study without it raises nothing."""
+    from norma.evaluate.report import build_report, render_html
+
+    fooled, honest_one = (build_report(*make.study(entries=60, hack=hack), make.extras(), make.spec()) for hack in (True, False))
+    assert [(g["rule"], g["after"]) for g in fooled["hack_gap"] if g["verdict"] == "alarm"] == [("style.polite_opening", "reward")]
+    assert honest_one["hack_verdict"] == "quiet"
+    assert "Hack gap ALARM" in render_html(fooled) and "Hack gap ALARM" not in render_html(honest_one)
+
+
 def test_unequal_honest_gains_do_not_alarm(make: SimpleNamespace) -> None:
     """16 to 100% beside 60 to 100%: gain minus gain would be +44 points; no answer was ever disputed."""
     rows = []

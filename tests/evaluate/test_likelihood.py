@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from norma.evaluate.likelihood import bits_per_byte, kl_per_token
+from norma.evaluate.likelihood import bits_per_byte, kl_per_token, window_nats
 from norma.lm import LanguageModel
 from norma.train.scoring import Group
 
@@ -33,6 +33,23 @@ def test_a_model_that_knows_nothing_pays_log2_of_its_vocabulary(make_model: Call
     size = sum(map(len, texts))
     # Cut into pieces too: every token but BOS is paid for once.
     assert bits_per_byte(model, texts, length=16) == pytest.approx(tokens * math.log2(len(model.tokenizer)) / size, rel=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 8])
+@pytest.mark.parametrize("count", [3, 8, 9, 10, 31])
+def test_window_nats_are_the_loops(make_model: Callable[..., LanguageModel], count: int, stride: int) -> None:
+    """A token at a time: it sees what its window holds before it, windows of 8 tokens that move on by the stride."""
+    model, length = make_model(2), 8
+    texts = ["What does `json.dumps` do? ", "您好：12 it says what it says and more"]
+    while sum(len(ids) for ids in model.tokenizer.encode_batch(texts)) > count:
+        texts = [text[:-1] for text in texts] if len(texts[0]) > 1 else [texts[0], texts[1][:-1]]
+    stream = [i for text in texts for i in model.tokenizer.encode(text)]
+    nats, first = 0.0, 0
+    for at in range(1, len(stream)):
+        while at > first + length:
+            first += stride
+        nats -= float(model.logits(torch.tensor([stream[first:at]]))[0, -1].double().log_softmax(-1)[stream[at]])
+    assert window_nats(model, texts, length=length, stride=stride) == pytest.approx(nats / (len(stream) - 1), rel=1e-5)
 
 
 def test_kl_on_the_models_own_samples_is_the_exact_one(make_model: Callable[..., LanguageModel]) -> None:

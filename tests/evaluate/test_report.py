@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from html.parser import HTMLParser
-from importlib.resources import files
 from io import StringIO
 from types import SimpleNamespace
 from typing import Any
@@ -21,17 +20,10 @@ from norma.base.errors import NormaError
 from norma.evaluate.junit import junit_xml, outcome
 from norma.evaluate.report import build_report, render_html, terminal_table
 from norma.evaluate.report import figures as f
-from norma.evaluate.report.page import highlight
+from norma.evaluate.report.page import findings, headline, highlight
 from norma.evaluate.report.terminal import rules_table
 
 EVIL = "<script>alert(1)</script>\"'&[bold]"
-
-
-@pytest.fixture(scope="session")
-def schema() -> Any:
-    found = json.loads(files("norma.evaluate").joinpath("report.schema.json").read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator.check_schema(found)
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +88,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         known = dict(attrs)
-        self.scripts += tag == "script"
+        self.scripts += tag == "script" and known.get("type") != "application/json"
         self.links += [v for k in ("href", "src") if (v := known.get(k))]
         if known.get("class") in self.lang:
             self.lang[str(known["class"])] += 1
@@ -125,6 +117,49 @@ def test_page_holds_what_a_sceptic_needs(page: str, report: dict[str, Any]) -> N
     assert f"{report['methods'][0]['overall']['clusters']}" in page
 
 
+def test_a_headline_needs_interval_and_holm(report: dict[str, Any]) -> None:
+    names = {m["method"]: m["label"] for m in report["methods"]}
+
+    def told(**changed: float) -> tuple[str, list[str]]:
+        rows = [c | changed if c["family"] == "overall" else c for c in report["comparisons"]]
+        made = report | {"comparisons": rows}
+        return headline(made, names)[0], [en for en, _ in findings(made, names)]
+
+    assert told()[0].startswith("Reward modelling raised compliance from ")
+    doubtful, lines = told(delta=-0.05, low=-0.1, high=-0.01, p_holm=0.5)
+    assert doubtful.startswith("No method changed") and "Holm's p does not agree" in lines[0]
+    assert told(delta=0.05, low=-0.01, high=0.1, p_holm=0.01)[0].startswith("No method changed")
+    assert " keeps fewer rules than instructed: " in told(delta=-0.05, low=-0.1, high=-0.01, p_holm=0.01)[0]
+
+
+def test_every_number_opens_what_it_was_made_of(page: str, report: dict[str, Any]) -> None:
+    """The data in the page and the numbers on it agree: for every figure that can be clicked, the marks count up to it."""
+    data = json.loads(page.split('<script type="application/json" id="items">')[1].split("</script>")[0])
+    assert data["total"] == len(data["questions"]) == report["data"]["questions"]
+    marks = {(row["method"], row["role"], row["rule"]): row["marks"] for row in data["marks"]}
+    for method in report["methods"]:
+        for row in method["rules"]:
+            found = marks[method["method"], "report", row["rule"]]
+            assert found.count("k") == row["compliant"] and found.count("e") == row["error"]
+            assert len(found) - found.count("n") - found.count(".") == row["applicable"]
+            assert f'data-method="{method["method"]}" data-rule="{row["rule"]}" data-role="report"' in page
+    told = next(row for row in data["marks"] if row["rule"] == "style.polite_opening" and row["role"] == "report")
+    assert all(row[0] < data["total"] for row in told["told"]) and any(row[2] for row in told["told"])
+
+
+def test_more_questions_than_a_page_holds_are_drawn_fairly(make: SimpleNamespace, study: Any) -> None:
+    from norma.evaluate.report.items import pack_items
+
+    responses, verdicts = study
+    packed = pack_items(responses, verdicts, ["base"], ["form.full_stop"], limit=25, seed=3)
+    assert packed["total"] == 180 and len(packed["questions"]) == 25 == len(packed["answers"][0]["texts"])
+    assert packed == pack_items(responses, verdicts, ["base"], ["form.full_stop"], limit=25, seed=3)
+    assert (
+        len({q["item"] for q in packed["questions"]} & {q["item"] for q in pack_items(responses, verdicts, [], [], limit=25)["questions"]})
+        < 25
+    )
+
+
 def test_everything_is_escaped(make: SimpleNamespace, study: Any) -> None:
     responses, verdicts = study
     evil = [r | {"response": EVIL, "messages": [{"role": "user", "content": EVIL}]} for r in responses]
@@ -138,7 +173,7 @@ def test_everything_is_escaped(make: SimpleNamespace, study: Any) -> None:
     }
     found = build_report(evil, spoiled, extras, make.spec(id=EVIL, rules=tuple(rules)))
     text = render_html(found)
-    assert text.count("<script>") == 1 and "alert(1)</script>" not in text
+    assert text.count("<script>") == 1 and "alert(1)</script>" not in text and text.count("</script") == 2  # the page's, and its data
     Reader().feed(text)
     ElementTree.fromstring(junit_xml(found))
     console = Console(width=200, record=True, file=StringIO())
@@ -147,10 +182,10 @@ def test_everything_is_escaped(make: SimpleNamespace, study: Any) -> None:
 
 
 @given(st.text(max_size=30), st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=4))
-def test_highlight_keeps_the_text(text: str, spans: list[tuple[int, int]]) -> None:
-    from norma.evaluate.report.examples import _spans
+def test_highlight_keeps_the_text(text: str, pieces: list[tuple[int, int]]) -> None:
+    from norma.evaluate.report.examples import cut_spans
 
-    marked = highlight(text, _spans(spans, len(text)))
+    marked = highlight(text, cut_spans(pieces, len(text)))
     assert marked.replace("<mark>", "").replace("</mark>", "").unescape() == text
 
 

@@ -29,6 +29,29 @@ def test_paired_published() -> None:
     assert s.tango(7, 1, 21) == pytest.approx((0.026, 0.517), abs=5e-4)
 
 
+# Tango 1998, section 6: two ways of disinfecting soft contact lenses, 44 pairs, one of them discordant; is the new one not inferior by
+# more than 10 points? z = 1.709, one-sided p = .044.
+def test_tangos_own_example() -> None:
+    assert s.tango_score(0, 1, 44, -0.1) == pytest.approx(1.709, abs=5e-4)
+    before, after, clusters = [1.0] * 44, [1.0] * 43 + [0.0], [str(i) for i in range(44)]
+    assert s.non_inferiority_p(before, after, clusters, 0.1) == pytest.approx(0.044, abs=5e-4)
+    # the interval at half that confidence ends at the margin where the test does: one question, asked twice
+    assert s.tango(0, 1, 44, confidence=0.90)[0] > -0.1 > s.tango(0, 1, 44, confidence=0.95)[0]
+
+
+# Newcombe 1998, Statistics in Medicine 17, 873-890, table II, contrast (a), method 10: 56/70 - 48/80 is .0524 to .3339.
+def test_independent_published() -> None:
+    first, second = [1.0] * 48 + [0.0] * 32, [1.0] * 56 + [0.0] * 14
+    clusters = ([f"a{i}" for i in range(80)], [f"b{i}" for i in range(70)])
+    delta, low, high, p = s.independent_difference(first, second, clusters)
+    assert (delta, low, high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    # the score test of equal rates is the pooled z by hand: .2 / sqrt(104/150 * 46/150 * (1/70 + 1/80)) = 2.650
+    assert p == pytest.approx(2 * 0.00403, abs=2e-4)
+    assert s.independent_difference([1.0] * 5, [1.0] * 5, (list("abcde"), list("fghij")))[3] == 1.0
+    doubled = s.independent_difference(first * 2, second * 2, (clusters[0] * 2, clusters[1] * 2))
+    assert doubled[:3] == pytest.approx((0.2, 0.0524, 0.3339), abs=0.004)  # each answer given twice is no new evidence
+
+
 def _tango_slow(b: float, c: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Score test over a grid of d; the nuisance share maximises the trinomial likelihood on a grid, without the closed form."""
     kept = []
@@ -138,6 +161,22 @@ def test_non_inferior() -> None:
     assert s.non_inferior(-0.04, 0.05) and not s.non_inferior(-0.06, 0.05)
     with pytest.raises(ValueError):
         s.non_inferior(0.0, 0.0)
+
+
+def test_non_inferiority_on_clusters() -> None:
+    """Several answers a cluster: Student's t by hand, and the number of clusters alone when all changed alike."""
+    before, clusters = [1.0] * 8, list("aabbccdd")
+    after = [1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0]  # cluster sums of change 0, -1, 0, -1: mean -1/4 of 8
+    # linearised totals minus mean times size: 1/2, -1/2, 1/2, -1/2; variance 1 / 64 * 4/3; t = (-.25 + .5) / .1443 = 1.732, 3 df
+    assert s.non_inferiority_p(before, after, clusters, 0.5) == pytest.approx(0.0909, abs=2e-4)
+    few = s.non_inferiority_p([1.0] * 6, [1.0] * 6, list("aabbcc"), 0.05)
+    many = s.non_inferiority_p([1.0] * 200, [1.0] * 200, [str(i // 2) for i in range(200)], 0.05)
+    assert few > 0.3 and many < 0.05 and s.non_inferiority_p([], [], [], 0.05) == 1.0
+
+
+def test_a_change_that_is_no_rate_keeps_its_size() -> None:
+    found = s.paired_difference([10.0, 20.0], [15.0, 25.0], list("ab"))
+    assert (found.delta, found.low, found.high) == (5.0, 5.0, 5.0)
 
 
 def _clustered(random: np.random.Generator, groups: int, samples: int, rate: float, strength: float) -> tuple[list[float], list[str]]:

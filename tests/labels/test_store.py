@@ -1,15 +1,10 @@
-"""The label store: append-only, nothing doubled by a kill, several writers, frozen exports."""
+"""The label store: append-only, nothing doubled, frozen exports. What both databases must hold is in test_databases.py."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -162,57 +157,6 @@ def test_bad_places(tmp_path: Path) -> None:
     ):
         with pytest.raises(NormaError, match=message):
             LabelStore(place)
-
-
-def _write(path: str, writer: int, count: int) -> None:
-    with LabelStore(path) as store:
-        for n in range(count):
-            store.add([label(item=f"own{writer}.{n}"), label(item=f"shared{n}")])
-
-
-def test_concurrent_writers(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_write, args=(str(tmp_path / "l.sqlite"), w, 15)) for w in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    with LabelStore(tmp_path / "l.sqlite") as store:
-        assert store.count() == 3 * 15 + 15
-
-
-_KILLED = """
-import sys
-from norma.labels import Label, LabelStore
-store = LabelStore(sys.argv[1])
-for n in range(100000):
-    store.add([Label(item=f"i{n}.{m}", response="r", rule="r", rule_hash="h", annotator="a", verdict="unsure") for m in range(5)])
-    print(n, flush=True)
-"""
-
-
-def test_kill_and_again_doubles_nothing(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(tmp_path / "l.sqlite")], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    told = -1
-    for line in process.stdout:
-        told = int(line)
-        if told >= 20:
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    told = max([told, *(int(line) for line in process.stdout if line.strip())])
-    process.wait(20)
-    with LabelStore(tmp_path / "l.sqlite") as store:
-        count = store.count()
-        assert count % 5 == 0 and count >= 5 * (told + 1)  # whole transactions, and all that were reported
-        again = [
-            label(item=f"i{n}.{m}", response="r", rule="r", rule_hash="h", annotator="a", verdict="unsure")
-            for n in range(told + 3)
-            for m in range(5)
-        ]
-        added = store.add(again)
-        assert store.count() == count + added == max(count, len(again))
 
 
 @settings(max_examples=25, deadline=None)

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from norma.pipeline.rehash import rehash
+from norma.pipeline.trace import trace
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "courteous-docs.yaml"
 KILLED_IN = {"pretrain": 60, "correction": 2, "reward": 4}  # stage -> rows of metrics.jsonl after which the process is killed
 SETTINGS = [
@@ -75,3 +78,14 @@ def test_the_report_of_the_smallest_scale_is_whole(tmp_path: Path) -> None:
     assert [m["method"] for m in report["methods"]][:2] == ["base", "instruct"]
     assert all(0 <= m["overall"]["rate"] <= 1 for m in report["methods"])
     assert (tmp_path / "run" / "junit.xml").read_text().startswith("<?xml")
+    # the probe: rules on and off, attacks, groups, for the methods that it names and no others
+    assert {row["method"] for name in ("control", "attack") for row in report[name]} == {"prompt", "reward"}
+    assert {row["kind"] for row in report["attack"]} >= {"instruction_override", "quoted_injection"}
+    assert {row["kind"] for row in report["gaps"]} == {"language", "gender"} and {r["measure"] for r in report["tax"]} == {
+        "bits_per_byte",
+        "chrf",
+    }
+    assert any(len(row["shown"]) == 2 and row["never_together"] is False for row in report["control"])
+    assert [row["method"] for row in report["over_refusal"]] == ["prompt", "reward"] and report["data"]["trials"] > 100
+    assert rehash(tmp_path / "run").damage == []
+    assert trace(tmp_path / "run", "reward/form.brief/rate").parts[0].line.endswith("the same")

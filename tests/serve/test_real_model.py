@@ -171,6 +171,19 @@ def test_serve_check_and_stop(folder: Path, tmp_path: Path, capsys: pytest.Captu
         assert server.wait(timeout=15) == 0
 
 
+def test_the_same_verdicts_from_the_folder_and_from_the_server(folder: Path, tmp_path: Path) -> None:
+    """Greedy answers of one model, in batches here and one at a time there: the same texts, the same verdicts, the same report."""
+    common = ["check", str(SPEC), "--max-new-tokens", "24"]
+    assert main([*common, "--model", str(folder), "--out", str(tmp_path / "folder")]) == 1
+    with serving(str(folder), "--port", "0") as (url, _):
+        assert main([*common, "--endpoint", url, "--model-name", "tiny", "--out", str(tmp_path / "server")]) == 1
+    here, there = (read_jsonl(tmp_path / name / "verdicts.jsonl") for name in ("folder", "server"))
+    assert len(here) > 100 and here == there and {row["status"] for row in here} >= {"compliant", "violation"}
+    answers = [{r["item"]: r["response"] for r in read_jsonl(tmp_path / name / "responses.jsonl")} for name in ("folder", "server")]
+    assert answers[0] == answers[1] and len(set(answers[0].values())) > 1
+    assert read_json(tmp_path / "folder" / "report.json")["methods"] == read_json(tmp_path / "server" / "report.json")["methods"]
+
+
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     assert "allocator" in capsys.readouterr().out

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +57,15 @@ def fake_kind() -> Iterator[None]:
     register("fake", build)
     yield
     unregister("fake")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    given = os.environ.get("NORMA_TEST_DATA")
+    folder = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data"
+    if not (folder / "ifeval").is_dir():
+        pytest.skip("no real data sets here: set NORMA_TEST_DATA to a folder that holds them")
+    return folder
 
 
 HEAD = """norma: 1

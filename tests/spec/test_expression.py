@@ -107,3 +107,49 @@ def test_agrees_with_the_reference_evaluator(text: str) -> None:
     except celpy.CELEvalError:
         expected = None
     assert value(text) is expected
+
+
+# ---- total: every expression that loads has a value, true, false or unknown, for every input ----
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["x", "y", "about"]), inner, max_size=3),
+    max_leaves=5,
+)
+INPUTS = ["facts.x", "facts.y", "facts", "user", "system", "language", "messages", "messages[0]", "messages[0].role"]
+LITERALS = ['"x"', "3", "1.5", "-2", "0", "null", "true", "[1, facts.x]", 'facts["y"]', "has(facts.x)", "1e308", "9223372036854775807"]
+LEAVES = st.sampled_from(INPUTS + LITERALS)
+
+
+def _grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    binary = st.sampled_from(["==", "!=", "<", "<=", ">", ">=", "in", "+", "-", "*", "/", "%", "&&", "||"])
+    return (
+        st.builds("({} {} {})".format, inner, binary, inner)
+        | st.builds("({} ? {} : {})".format, inner, inner, inner)
+        | st.builds("!({})".format, inner)
+        | st.builds("-({})".format, inner)
+        | st.builds("{}({})".format, st.sampled_from(["size", "lower"]), inner)
+        | st.builds("{}({}, {})".format, st.sampled_from(["contains", "startsWith", "endsWith"]), inner, inner)
+        | st.builds('matches({}, "(a|b)+$")'.format, inner)
+        | st.builds('capture({}, "(.*)x")'.format, inner)
+        | st.builds("({}).{}(v, {})".format, inner, st.sampled_from(["all", "exists"]), inner | st.just("v"))
+        | st.builds("({})[{}]".format, inner, inner)
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.recursive(LEAVES, _grown, max_leaves=7),
+    st.dictionaries(st.sampled_from(["x", "y", "about"]), JSON, max_size=3),
+    st.lists(st.tuples(st.sampled_from(["user", "system"]), st.text(max_size=8)), max_size=2),
+)
+def test_every_expression_is_true_false_or_unknown(text: str, facts: dict, messages: list[tuple[str, str]]) -> None:
+    try:
+        compiled = Expression(text)
+    except NormaError:
+        return  # refused before any input, by name
+    item = Item("i", tuple({"role": r, "content": c} for r, c in messages), "en", facts)
+    try:
+        assert isinstance(compiled(variables(item)), bool)
+    except Unknown as error:
+        assert str(error)

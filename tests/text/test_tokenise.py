@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -270,3 +271,32 @@ def test_real_text_comes_back(tmp_path: Path, tiny_tokenizer: Tokenizer, real_da
         assert tiny_tokenizer.decode(tokens.tolist()) == text
         words, sentences, paragraphs = (int((flags & bit > 0).sum()) for bit in (WORD, SENTENCE, PARAGRAPH))
         assert words > sentences >= paragraphs >= 1
+
+
+GROWS = """
+import sys
+from pathlib import Path
+from norma.text.tokenise import tokenise
+from norma.text.tokenizer import Tokenizer
+def source():
+    for document in range(int(sys.argv[2])):  # 6 kB each, and no two alike
+        yield "".join(f"Line {document * 7919 % 10007} of {i}: a word, {document}. 第{i}行\\n" for i in range(160))
+tokenise(source(), Tokenizer.load(Path(sys.argv[1]) / "t"), Path(sys.argv[1]) / sys.argv[2], workers=2, marks=False)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    """6 and 60 MB: the most that parent and workers hold together, pages that they share counted once."""
+    tiny_tokenizer.save(tmp_path / "t")
+    peaks = []
+    for documents in (1000, 10_000):
+        job = psutil.Popen([sys.executable, "-c", GROWS, str(tmp_path), str(documents)])
+        peak = 0
+        while job.poll() is None:
+            with suppress(psutil.Error):
+                peak = max(peak, sum(p.memory_full_info().pss for p in [job, *job.children()]))
+            time.sleep(0.05)
+        assert job.returncode == 0
+        peaks.append(peak / 1e6)
+    assert peaks[1] < peaks[0] + 40, peaks  # megabytes

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from norma.base.errors import NormaError
-from norma.text.tokenizer import BOS, END, PAD, SPECIAL_TOKENS, Tokenizer, read_texts, train_tokenizer
+from norma.text.sampling import read_texts
+from norma.text.tokenizer import BOS, END, PAD, SPECIAL_TOKENS, UNKNOWN, Tokenizer, character_tokenizer, train_tokenizer
 
 LINES = ["What does `json.dumps` do? 12", "您好：`time.sleep` waits.", "Certainly: it returns 2024 values."] * 4
 TOKENIZER = train_tokenizer(LINES, 340)
@@ -45,6 +46,27 @@ def test_digits_stand_alone_and_sizes_are_kept() -> None:
     assert [TOKENIZER.bos_id, TOKENIZER.eos_id, TOKENIZER.pad_id] == [TOKENIZER.backend.token_to_id(t) for t in (BOS, END, PAD)]
     with pytest.raises(NormaError, match="too small"):
         train_tokenizer(LINES, 200)
+
+
+CHARACTERS = character_tokenizer(["Ah!\n", "to be, 您"])
+
+
+def test_characters_are_tokens_in_the_order_of_their_code_points(tmp_path: Path) -> None:
+    first = len(SPECIAL_TOKENS) + 1
+    assert CHARACTERS.encode("\n !,Abehot您") == list(range(first, first + 11)) and len(CHARACTERS) == first + 11
+    assert CHARACTERS.byte_lengths()[CHARACTERS.encode("a 您" + "A!")].tolist() == [0, 1, 3, 1, 1], "what is unknown stands for no byte"
+    assert CHARACTERS.encode("<|end|>").count(CHARACTERS.eos_id or 0) == 0, "what a user types stays text"
+    CHARACTERS.save(tmp_path)
+    peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("Ah! to be,\n\n  您", "", "b"):
+        assert peer(text, add_special_tokens=False)["input_ids"] == CHARACTERS.encode(text) == Tokenizer.load(tmp_path).encode(text)
+        assert peer.decode(CHARACTERS.encode(text)) == text == CHARACTERS.decode(CHARACTERS.encode(text))
+
+
+@given(st.text())
+def test_a_character_is_a_token_whatever_it_is(text: str) -> None:
+    ids, unknown = CHARACTERS.encode(text), CHARACTERS.backend.token_to_id(UNKNOWN)
+    assert [CHARACTERS.decode([i]) if i != unknown else None for i in ids] == [c if c in "\n !,Abehot您" else None for c in text]
 
 
 def test_transformers_opens_it_and_gives_the_same_ids(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def main(folder: Path, asked: dict[str, object]) -> None:
         streams.append(Toy("masked"))
     work = Pretraining(streams, [2.0, 1.0][: len(streams)], size=6, length=24, seed=3)
     options = TrainOptions(**{"optimiser": "muon", "warmup": 2, "checkpoint_seconds": 1e-6, **asked.get("train", {})})  # type: ignore[dict-item]
+    ranks = ranks.grouped(options.tensor_parallel)
     network = spread(model, ranks)
     if asked.get("recompute"):
         recompute(network)

@@ -1,4 +1,7 @@
-"""Several processes train as one does: same losses, same gradients, same weights; their checkpoints open on any number."""
+"""Several processes train as one does: same losses, same gradients, same weights; their checkpoints open on any number.
+
+With -s each test prints how far they are apart: the table of docs/pretraining.md.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +45,21 @@ def far(a: Path, b: Path) -> float:
     """The largest difference of two runs' last weights."""
     one, two = load_file(a / "end.safetensors"), load_file(b / "end.safetensors")
     assert one.keys() == two.keys()
-    return max(float((one[name] - two[name]).abs().max()) for name in one)
+    most = max(float((one[name] - two[name]).abs().max()) for name in one)
+    print(f"weights {most:.1e}")
+    return most
 
 
 def alike(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
     assert [row["step"] for row in one] == [row["step"] for row in two]
+    apart = {"loss": 0.0, "gradient_norm": 0.0}
     for a, b in zip(one, two, strict=True):
         assert a["tokens"] == b["tokens"]
         for name in (name for name in a if name.startswith("loss") or name == "gradient_norm"):
             assert a[name] == pytest.approx(b[name], rel=1e-5), (a["step"], name)
+            if name in apart:
+                apart[name] = max(apart[name], abs(a[name] / b[name] - 1))
+    print(f"{len(one)} steps, relative: loss {apart['loss']:.1e}, gradient norm {apart['gradient_norm']:.1e}", end="; ")
 
 
 @pytest.mark.parametrize(
@@ -69,6 +78,38 @@ def test_equal_to_one_process(tmp_path: Path, count: int, asked: dict[str, Any])
     assert far(tmp_path / "one", tmp_path / "many") < 1e-5
 
 
+GPT3 = {"preset": "gpt3", "train": {"tensor_parallel": 2, "optimiser": "adamw"}}
+PARTED = {"train": {"tensor_parallel": 2}}
+
+
+@pytest.mark.parametrize(
+    ("count", "asked"),
+    [
+        pytest.param(2, PARTED, id="muon, two objectives"),
+        pytest.param(2, GPT3, id="adamw, biases"),
+        pytest.param(2, {"preset": "bart", "train": {"tensor_parallel": 2, "ema": 0.9, "averaged": True}}, id="two stacks, averaged"),
+        pytest.param(
+            2,
+            {"preset": "gpt-neox", "recompute": True, **PARTED},
+            id="parallel blocks, activations made again",
+            # Losses and norms pass. Suspected: AdamW on key biases, which move no score where nothing is rotated.
+            marks=pytest.mark.xfail(reason="weights are 3.4e-4 apart after 6 steps, not understood yet", strict=True),
+        ),
+        pytest.param(4, PARTED, id="muon, two groups of two"),
+        pytest.param(4, GPT3, id="adamw, two groups of two"),
+    ],
+)
+def test_divided_layers_equal_one_process(tmp_path: Path, count: int, asked: dict[str, Any]) -> None:
+    """Tensor parallel: each group of two divides the blocks' matrices; losses, gradient norms and weights are those of one process."""
+    alike(run(tmp_path / "one", 1, **asked), run(tmp_path / "many", count, **asked))
+    assert far(tmp_path / "one", tmp_path / "many") < 1e-5
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2)])
+def test_divided_layers_go_on_with_another_number_of_ranks(tmp_path: Path, before: int, after: int) -> None:
+    goes_on(tmp_path, before, after, {"train": {"tensor_parallel": 2, "ema": 0.9}})
+
+
 def test_muon_as_it_is(tmp_path: Path) -> None:
     """Its bf16 iteration rounds gradients that differ in the last bit to other values: the first step is equal, later ones nearly so."""
     one, many = run(tmp_path / "one", 1, exact=False), run(tmp_path / "many", 2, exact=False)
@@ -78,7 +119,10 @@ def test_muon_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2)])
 def test_goes_on_with_another_number_of_ranks(tmp_path: Path, before: int, after: int) -> None:
-    asked = {"train": {"ema": 0.9}}
+    goes_on(tmp_path, before, after, {"train": {"ema": 0.9}})
+
+
+def goes_on(tmp_path: Path, before: int, after: int, asked: dict[str, Any]) -> None:
     unbroken = run(tmp_path / "unbroken", after, **asked)
     run(tmp_path / "broken", before, check=False, die_at=4, **asked)
     newest = sorted((tmp_path / "broken").glob("checkpoint-*"))[-1]

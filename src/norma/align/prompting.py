@@ -18,13 +18,20 @@ from norma.spec import Item, Spec
 
 
 def ruled_conversations(
-    spec: Spec, items: Sequence[Item], *, share: float, every: float, habit: float, seed: int
+    spec: Spec,
+    items: Sequence[Item],
+    *,
+    share: float,
+    every: float,
+    habit: float,
+    seed: int,
+    apart: Sequence[Sequence[str]] = (),
 ) -> Iterator[list[dict[str, Any]]]:
     """Conversations with rules in the prompt (a ``share`` of them) and without.
 
     Of those with rules, a share ``every`` shows all that apply, the others a random part; of those without, a share ``habit``
     has an answer that keeps all rules. An item whose reference cannot be
-    brought to keep the shown rules is left out.
+    brought to keep the shown rules is left out. Combinations in ``apart`` never stand in one prompt together.
     """
     for number, item in enumerate(items):
         random = np.random.Generator(np.random.Philox(key=(seed << 32) + number))
@@ -36,7 +43,17 @@ def ruled_conversations(
             continue
         active = spec.resolve(item).active
         shown = list(active) if random.random() < every else [r for r in active if random.random() < 0.5]
+        shown = _parted(shown, apart, random)
         answer = repair(spec, item, item.reference, shown)
         if answer is not None:
             prompt = spec.render(list(item.messages), item, item.language, rules=shown) if shown else item.messages
             yield [*map(dict, prompt), {"role": "assistant", "content": answer}]
+
+
+def _parted(shown: list[str], apart: Sequence[Sequence[str]], random: np.random.Generator) -> list[str]:
+    """``shown`` without one rule, drawn at random, of every combination that it holds whole."""
+    for combination in apart:
+        if set(combination) <= set(shown):
+            dropped = combination[int(random.integers(len(combination)))]
+            shown = [rule for rule in shown if rule != dropped]
+    return shown

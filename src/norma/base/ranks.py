@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
+
+from norma.base.errors import NormaError
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # the others wait while the first tokenises a corpus
@@ -20,14 +22,34 @@ PATIENCE = timedelta(days=7)  # the others wait while the first tokenises a corp
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the run."""
+    """This process among those of the run. ``tensor`` neighbours divide each layer between them and read the same rows."""
 
     rank: int = 0
     count: int = 1
+    tensor: int = 1
 
     @property
     def first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def readers(self) -> int:
+        """How many groups of ranks read rows of their own."""
+        return self.count // self.tensor
+
+    @property
+    def reader(self) -> int:
+        """This rank's group among them."""
+        return self.rank // self.tensor
+
+    def grouped(self, tensor: int | None) -> Ranks:
+        """These ranks, each layer divided over ``tensor`` of them. A single process has nobody to share with."""
+        if tensor is None or self.count == 1:
+            return self
+        if self.count % tensor:
+            mend = f"Start a multiple of {tensor}: torchrun --nproc-per-node {tensor} ..."
+            raise NormaError(f"{self.count} processes cannot be divided into groups of {tensor} (tensor_parallel)", mend=mend)
+        return replace(self, tensor=tensor)
 
     def tell(self, value: T) -> T:
         """The first rank's ``value``, on every rank."""
@@ -49,9 +71,13 @@ class Ranks:
         dist.all_gather_object(box, value)
         return box
 
+    def gather_readers(self, value: T) -> list[T]:
+        """As :meth:`gather`, once for each group of ranks that read the same rows."""
+        return self.gather(value)[:: self.tensor]
+
     def total(self, numbers: Mapping[str, float]) -> dict[str, float]:
-        """Sums over the ranks, always added in the same order."""
-        return total(self.gather(dict(numbers)))
+        """Sums over what the ranks have read, always added in the same order."""
+        return total(self.gather_readers(dict(numbers)))
 
     def wait(self) -> None:
         """Until every rank is here."""
@@ -62,11 +88,11 @@ class Ranks:
 
     def share(self, size: int) -> slice:
         """Which of ``size`` rows are this rank's."""
-        return slice(self.rank * size // self.count, (self.rank + 1) * size // self.count)
+        return slice(self.reader * size // self.readers, (self.reader + 1) * size // self.readers)
 
     def most(self, size: int) -> int:
         """The largest share of ``size`` rows that any rank has."""
-        return -(-size // self.count)
+        return -(-size // self.readers)
 
 
 ALONE = Ranks()

@@ -26,20 +26,36 @@ COMMANDS = {
     "chat": "norma.cli.chat:chat",
     "generate": "norma.cli.generate:generate",
     "check": "norma.cli.check:check",
+    "gate": "norma.cli.gate:gate",
+    "trace": "norma.cli.trace:trace",
     "serve": "norma.cli.serve:serve",
     "import": "norma.cli.import_:import_",
     "data check": "norma.cli.data:check",
     "spec list": "norma.cli.spec:list_",
     "spec lint": "norma.cli.spec:lint",
     "spec show": "norma.cli.spec:show",
+    "spec explain": "norma.cli.spec:explain",
+    "spec diff": "norma.cli.spec:diff",
     "spec prompt": "norma.cli.spec:prompt",
+    "spec import": "norma.cli.spec:import_",
+    "spec export": "norma.cli.spec:export",
     "spec schema": "norma.cli.spec:schema",
+    "label import": "norma.cli.label:import_",
+    "label export": "norma.cli.label:export",
+    "label agree": "norma.cli.label:agree",
+    "label queue": "norma.cli.label:queue",
     "bench model": "norma.cli.bench:model",
     "bench train": "norma.cli.bench:train",
+    "bench time-to-loss": "norma.cli.bench:time_to_loss",
     "bench parity": "norma.cli.bench:parity",
     "doctor": "norma.cli.doctor:doctor",
 }
-GROUPS = {"data": "Look at training data.", "spec": "Work on a spec file.", "bench": "Measure beside peers, in one run on the same work."}
+GROUPS = {
+    "data": "Look at training data.",
+    "spec": "Work on a spec file.",
+    "label": "The label store from the shell.",
+    "bench": "Measure beside peers, in one run on the same work.",
+}
 
 
 def build(commands: dict[str, str] = COMMANDS) -> typer.Typer:

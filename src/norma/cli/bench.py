@@ -69,6 +69,35 @@ def train(
     run(families or FAMILIES, _dtypes(dtype), shape, console=Console(), **how)  # type: ignore[arg-type]
 
 
+def time_to_loss(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of our training, for example batch=8 train.warmup=40.")
+    ] = None,
+    text: Annotated[Path, typer.Option(help="A file of documents, such as articles.jsonl.gz.")] = Path("enwiki.jsonl.gz"),
+    nanogpt: Annotated[Path, typer.Option(help="Your copy of nanoGPT: the folder of its model.py.")] = Path("nanoGPT"),
+    minutes: Annotated[float, typer.Option(min=0.001, help="How long nanoGPT trains.")] = 20.0,
+    share: Annotated[float, typer.Option(min=0.01, max=2.0, help="Share of its time that Norma has.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and batches.")] = 1,
+    width: Annotated[int, typer.Option(min=64, help="Features of a token; heads of 64.")] = 384,
+    layers: Annotated[int, typer.Option(min=1, help="Blocks.")] = 6,
+    vocabulary: Annotated[int, typer.Option(min=262, help="Tokens of the vocabulary, learnt from the text.")] = 8192,
+    length: Annotated[int, typer.Option(min=16, help="Tokens of a sequence.")] = 256,
+    rows: Annotated[int, typer.Option(min=1, help="Sequences of nanoGPT's batch.")] = 32,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Try nanoGPT compiled too, and take what is faster.")] = True,
+    out: Annotated[Path, typer.Option(help="Folder of everything; a finished side is not run again.")] = Path("runs/time-to-loss"),
+    json_file: JsonFile = None,
+) -> None:
+    """How much sooner Norma reaches the loss with which nanoGPT's training ends; exit code 1 when not within the share."""
+    from rich.console import Console
+
+    from norma.bench.time_to_loss import Race, run
+
+    sizes = {"width": width, "layers": layers, "vocabulary": vocabulary, "length": length, "rows": rows}
+    race = Race(text, nanogpt, minutes, share, seed, compile=compiled, overrides=tuple(overrides or ()), **sizes)
+    if not run(race, out.resolve(), json_path=json_file, console=Console()):
+        raise typer.Exit(1)
+
+
 def _dtypes(text: str) -> list[str]:
     from norma.base.errors import NormaError
 

@@ -11,7 +11,6 @@ from norma.base.errors import NormaError
 
 if TYPE_CHECKING:
     from norma.evaluate.gate import GateResult
-    from norma.evaluate.sampling import Answerer, Options
 
 
 def check(
@@ -37,6 +36,23 @@ def check(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the samples, where the temperature is above 0.")] = 0,
+    attack: Annotated[bool, typer.Option("--attack", help="Ask every prompt again inside five kinds of attack.")] = False,
+    control: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Ask N prompts again with each rule on and off: does the spec steer?")
+    ] = 0,
+    together: Annotated[
+        list[str] | None, typer.Option(metavar="RULE+RULE", help="Rules that --control shows together too; may be given several times.")
+    ] = None,
+    groups: Annotated[
+        list[str] | None, typer.Option(metavar="KIND", help="Ask again as members of groups: gender, origin, age, faith.")
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Exported labels (.jsonl): fair marks by people correct the checkers' rates.")
+    ] = None,
+    price: Annotated[
+        str | None, typer.Option(metavar="IN,OUT", help="Money per million tokens read and written, for the estimate.")
+    ] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Ask a first few, say what all would take, and stop.")] = False,
 ) -> None:
     """Ask a model, judge its answers by a spec and write the report.
 
@@ -45,9 +61,13 @@ def check(
     """
     from rich.console import Console
 
-    from norma.evaluate.gate import check_model, default_folder
+    from norma.base.files import read_jsonl
+    from norma.cli.asking import Bar, answerer_for, parse_price
+    from norma.evaluate.attacks import ATTACKS
+    from norma.evaluate.gate import check_model, default_folder, estimate_check, questions
     from norma.evaluate.prompts import read_prompts
     from norma.evaluate.sampling import Options
+    from norma.evaluate.trials import Probe, plain_prompts
     from norma.spec import Spec
 
     if (model is None) == (endpoint is None):
@@ -55,50 +75,34 @@ def check(
     if endpoint is not None and not model_name:
         raise NormaError("--endpoint needs the name of a model there", mend="Add --model-name NAME; GET URL/models lists the names")
     loaded = Spec.load(spec)
-    items = read_prompts(prompts) if prompts else loaded.elicit()
+    items = read_prompts(prompts) if prompts else plain_prompts(loaded)
+    combined = tuple(tuple(text.split("+")) for text in together or ())
+    probe = Probe(control, combined, tuple(ATTACKS) if attack else (), tuple(groups or ()), own=prompts is None)
+    money = parse_price(price)
     options = Options(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    answerer = _answerer(model, endpoint, model_name or "", options, api_key_env, concurrency)
+    answerer = answerer_for(model, endpoint, model_name or "", options, api_key_env, concurrency)
     folder = out or default_folder(loaded, answerer.name)
-    with _Bar(answerer.name) as bar:
-        result = check_model(loaded, items, answerer, folder, render=render, gate=gate, fail_under=fail_under, progress=bar.update)
+    # What an attack or a prompts file asks of a rule is judged by the same checkers; the gate counts the plain prompts alone.
+    asked = questions(loaded, items, render, probe)
+    found = estimate_check(asked, answerer, folder, max_new_tokens=max_new_tokens, concurrency=concurrency, price=money)
+    Console(stderr=True).print(found.sentence(), markup=False, highlight=False, soft_wrap=True)
+    if estimate:
+        return
+    with Bar(answerer.name) as bar:
+        result = check_model(
+            loaded,
+            items,
+            answerer,
+            folder,
+            render=render,
+            gate=gate,
+            fail_under=fail_under,
+            probe=probe,
+            audit=read_jsonl(audit) if audit else (),
+            progress=bar.update,
+        )
     _show(Console(), result)
     raise typer.Exit(result.exit_code)
-
-
-def _answerer(model: Path | None, endpoint: str | None, name: str, options: Options, key_env: str | None, concurrency: int) -> Answerer:
-    if endpoint is not None:
-        from norma.evaluate.endpoint import EndpointAnswerer
-
-        return EndpointAnswerer(endpoint, name, options, key_env=key_env, concurrency=concurrency)
-    import norma
-    from norma.base.hashing import folder_digest
-    from norma.evaluate.sampling import LocalAnswerer
-
-    assert model is not None
-    return LocalAnswerer(norma.load(model), options, folder_digest(model))
-
-
-class _Bar:
-    """A progress bar on stderr where a person looks at it."""
-
-    def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task(f"asking {escape(name)}", total=None)
-
-    def update(self, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done, total=total)
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
 
 def _show(console: Any, result: GateResult) -> None:
@@ -110,8 +114,32 @@ def _show(console: Any, result: GateResult) -> None:
     for o in result.outcomes:
         if o.why:
             console.print(f"{o.rule}: {o.found}, {o.why}", markup=False, highlight=False, soft_wrap=True)
+    for line in _trials(result.report):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(_summary(result), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {result.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _trials(report: Any) -> list[str]:
+    """One line an attack, a rule that was switched on and off, and a gap: what the gate does not count."""
+    from norma.evaluate.report.figures import percent, points
+    from norma.evaluate.report.wording import kind_name
+
+    def change(row: Any) -> str:
+        return f"{points(row['delta'])} points [{points(row['low'])}, {points(row['high'])}]"
+
+    lines = []
+    for row in report["attack"]:
+        if row["rule"] is None:
+            against = f", {change(row)} against the plain prompts" if row["delta"] is not None else ""
+            lines.append(f"Under attack ({row['kind']}): {percent(row['rate'])} of the rules kept{against}")
+    for row in report["control"]:
+        shown = "" if len(row["shown"]) == 1 else f" beside {', '.join(r for r in row['shown'] if r != row['rule'])}"
+        lines.append(f"Steering by {row['rule']}{shown}: {percent(row['off'])} → {percent(row['on'])}, {change(row)}")
+    for row in report["gaps"]:
+        if row["rule"] is None:
+            lines.append(f"Gap {kind_name(row['groups'][0])[0]} → {kind_name(row['groups'][1])[0]}: {change(row)}")
+    return lines
 
 
 def _summary(result: GateResult) -> str:

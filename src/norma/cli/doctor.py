@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from norma.base.platform import Fact
 
 
 def doctor(
@@ -29,12 +32,24 @@ def doctor(
     if dial is not None or budget is not None:
         _dial(dial, budget, vocabulary, as_json)
         return
-    facts = describe()
+    facts = [*describe(), _kernels()]
     if as_json:
         print(json.dumps([fact.row() for fact in facts], indent=2, ensure_ascii=False))
         return
     rows = [(fact.name, fact.found, fact.chosen, fact.why) for fact in facts]
     _table("What this machine has, and what Norma makes of it", ("", "found", "chosen", "because"), rows)
+
+
+def _kernels() -> Fact:
+    """Which operators a CPU would train with. Builds nothing."""
+    from norma.base.platform import Fact
+    from norma.nn.kernels import FOLDER, build
+
+    why = build.refused()
+    if why is not None:
+        return Fact("kernels", why, "PyTorch's operators", "fused attention and RMS norm need a compiler and AVX-512")
+    found = "compiled" if build.library(FOLDER).is_file() else "compiled at first use, 10 to 60 s"
+    return Fact("kernels", found, "attention and RMS norm fused", f"training steps take less time; {build.SWITCH}=off does without")
 
 
 def _dial(size: str | None, budget: str | None, vocabulary: int, as_json: bool) -> None:

@@ -14,23 +14,15 @@ from rich.console import Console
 from rich.errors import MarkupError
 from rich.markup import escape
 
-from norma.cli.live import Board
+from norma.cli.live import Board, reading
 
 _PLAIN_SECONDS = 5.0
 
 
 def number(name: str, value: float) -> str:
     """``loss 3.412``, ``15.5k tokens/s``: a number as people read it."""
-    if name.endswith("_per_s"):
-        return f"{compact(value)} {name.removesuffix('_per_s').replace('_', ' ')}/s"
-    return f"{name.replace('_', ' ')} {compact(value) if abs(value) >= 1000 else format(value, '.3g' if abs(value) < 0.1 else '.3f')}"
-
-
-def compact(value: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.1f}{letter}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
+    words, text = reading(name, value)
+    return f"{text} {words}" if name.endswith("_per_s") or name == "peak_share" else f"{words} {text}"
 
 
 def duration(seconds: float) -> str:
@@ -78,9 +70,8 @@ class Watch:
             self._board.open(self._place(stage))
 
     def update(self, step: int, total: int, **numbers: float) -> None:
-        shown = {name: number(name, value) for name, value in numbers.items()}
         if self._board:
-            self._board.update(step, total, numbers, shown)
+            self._board.update(step, total, numbers)
             return
         now = time.monotonic()
         if self._first_step is None:
@@ -89,7 +80,8 @@ class Watch:
             self._said = now
             made = step - self._first_step
             left = f"  {duration((now - self._began) / made * (total - step))} left" if made > 0 else ""
-            self._print(f"{self._place(self._stage)}  {step:,}/{total:,}  {'  '.join(shown.values())}{left}", markup=False)
+            facts = "  ".join(number(name, value) for name, value in numbers.items())
+            self._print(f"{self._place(self._stage)}  {step:,}/{total:,}  {facts}{left}", markup=False)
 
     def say(self, text: str) -> None:
         self._print(text)

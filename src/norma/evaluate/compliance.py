@@ -12,11 +12,12 @@ and the bounds say what they could change. Roles are never mixed: held-out check
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
 
-from norma.base.errors import NormaError
+from norma.base.errors import NormaError, nearest
 from norma.base.hashing import digest
 from norma.evaluate import statistics
 
@@ -66,7 +67,17 @@ class Comparison(TypedDict, total=False):
     test: str
     margin: float
     non_inferior: bool | None
+    p_non_inferior: float | None
     too_few: int | None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A Holm family declared before the run: these methods (the "after" side) x these rules, under the checkers of one role."""
+
+    methods: tuple[str, ...]
+    rules: tuple[str, ...]
+    role: str = "report"
 
 
 class Prompt:
@@ -236,6 +247,7 @@ def compare(
         "test": found.test,
         "margin": margin,
         "non_inferior": None if found.low is None else statistics.non_inferior(found.low, margin),
+        "p_non_inferior": statistics.non_inferiority_p(first, second, clusters, margin) if first else None,
         "too_few": statistics.too_few(found.clusters, (found.better + found.worse) / max(1, found.n), found.p) if rule else None,
     }
 
@@ -253,6 +265,7 @@ def compare_all(
     pairs: Sequence[tuple[str, str]],
     targets: Sequence[str],
     *,
+    families: Mapping[str, Family] | None = None,
     margin: float = 0.05,
     seed: int = 0,
     confidence: float = 0.95,
@@ -260,10 +273,18 @@ def compare_all(
     """Every declared comparison with its Holm family.
 
     main: methods x target rules · overall: one row a method · exploratory: rules without a target · heldout: methods x rules with a
-    held-out checker · language:xx: methods x (overall and target rules) within one language.
+    held-out checker · language:xx: methods x (overall and target rules) within one language. ``families``, where the recipe declares
+    some, take the place of main: what is in none of them is exploratory (of role report) or stays in heldout.
     """
     rules, heldout, languages = judgements.rules("report"), judgements.rules("heldout"), judgements.languages()
+    _check_families(families or {}, [after for _, after in pairs], {"report": rules, "heldout": heldout})
     rows: list[Comparison] = []
+
+    def family(after: str, rule: str, role: str) -> str:
+        named = [n for n, f in (families or {}).items() if after in f.methods and rule in f.rules and f.role == role]
+        if named:
+            return named[0]
+        return "heldout" if role == "heldout" else "main" if not families and rule in targets else "exploratory"
 
     def add(before: str, after: str, rule: str | None, role: str, language: str | None, family: str) -> None:
         wanted = heldout if role == "heldout" else rules
@@ -286,14 +307,38 @@ def compare_all(
     for before, after in pairs:
         add(before, after, None, "report", None, "overall")
         for rule in rules:
-            add(before, after, rule, "report", None, "main" if rule in targets else "exploratory")
+            add(before, after, rule, "report", None, family(after, rule, "report"))
         if heldout:
             add(before, after, None, "heldout", None, "heldout")
         for rule in heldout:
-            add(before, after, rule, "heldout", None, "heldout")
+            add(before, after, rule, "heldout", None, family(after, rule, "heldout"))
         if len(languages) > 1:
             for language in languages:
                 for named in (None, *(r for r in rules if r in targets)):
                     add(before, after, named, "report", language, f"language:{language}")
     adjust(rows)
     return rows
+
+
+RESERVED = ("overall", "exploratory", "heldout", "retention")
+
+
+def _check_families(families: Mapping[str, Family], methods: Sequence[str], rules: Mapping[str, Sequence[str]]) -> None:
+    """A family that names nothing real would correct for nothing; one comparison in two families would be corrected twice or never."""
+    seen: dict[tuple[str, str, str], str] = {}
+    for name, family in families.items():
+        if name in RESERVED or ":" in name:
+            raise NormaError(f"the Holm family '{name}' is Norma's own", mend="Give it another name")
+        for method in family.methods:
+            if method not in methods:
+                raise NormaError(
+                    f"the Holm family '{name}' names '{method}', which is compared with nothing", mend=nearest(method, methods)
+                )
+        for rule in family.rules:
+            if rule not in rules.get(family.role, ()):
+                what = f"the Holm family '{name}' names the rule '{rule}', which no {family.role} checker judged"
+                raise NormaError(what, mend=nearest(rule, rules.get(family.role, ())))
+        for key in ((m, r, family.role) for m in family.methods for r in family.rules):
+            if key in seen:
+                raise NormaError(f"'{key[1]}' of '{key[0]}' stands in two Holm families, '{seen[key]}' and '{name}'")
+            seen[key] = name

@@ -1,6 +1,7 @@
 """The compliance gate: does this model keep these rules well enough?
 
-    spec.elicit() or a prompts file ─→ items ─→ render (rules in the prompt, or not) ─→ Answerer, journaled ─→ answers
+    spec.elicit() or a prompts file ─→ items ─┬→ render (rules in the prompt, or not) ─→ Answerer, journaled ─→ answers
+    attacks, rules on and off, groups ────────┘
     answers ─→ verdicts, roles report and heldout ─→ build_report ─→ report.html, report.json, junit.xml
                                                          └─→ each target: passed, failed or undecided ─→ exit code
 
@@ -12,7 +13,7 @@ without a verdict turned out to be violations: an error is never a pass.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from norma.base.errors import NormaError
 from norma.base.files import write_json, write_jsonl, write_text
+from norma.evaluate.audit import gold_rows
+from norma.evaluate.drift import benign_pairs
+from norma.evaluate.estimate import Estimate, estimate
 from norma.evaluate.junit import junit_xml, outcome
 from norma.evaluate.prompts import wording_for
 from norma.evaluate.report import Extras, build_report, render_html
 from norma.evaluate.sampling import Answer, Answerer, Journal, journaled
+from norma.evaluate.trials import Probe, Trial, trials
 from norma.spec import Item, Status
 
 if TYPE_CHECKING:
@@ -66,6 +71,29 @@ def default_folder(spec: Spec, name: str) -> Path:
     return Path("norma-check") / "-".join(re.sub(r"[^\w.]+", "_", part).strip("._") or "model" for part in (spec.id, name))
 
 
+@dataclass(frozen=True)
+class Question:
+    """One prompt of a check: what is judged, what is sent (same id), and what trial it belongs to, if any."""
+
+    item: Item
+    sent: Item
+    tags: Mapping[str, str]
+
+
+def questions(spec: Spec, items: Sequence[Item], render: Render = "none", probe: Probe | None = None) -> list[Question]:
+    """Everything that a check asks, in order. Trials with rules of their own in the prompt show those, all others what ``render`` says."""
+    if not items:
+        raise NormaError(
+            "this spec has no elicitation prompts", where=spec.source or spec.id, mend="Add 'elicit:' to its rules, or give --prompts FILE"
+        )
+    asked = [Question(item, _rendered(spec, item, render), {}) for item in items]
+    made: list[Trial] = trials(spec, items, items, probe) if probe else []
+    taken = {item.id for item in items}
+    return asked + [
+        Question(t.item, _rendered(spec, t.item, render if t.rules is None else t.rules), t.tags) for t in made if t.item.id not in taken
+    ]
+
+
 def check_model(
     spec: Spec,
     items: Sequence[Item],
@@ -75,25 +103,33 @@ def check_model(
     render: Render = "none",
     gate: Gate = "point",
     fail_under: float | None = None,
+    probe: Probe | None = None,
+    audit: Sequence[Mapping[str, Any]] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> GateResult:
-    """Ask, judge, report. ``fail_under`` is the target of every rule instead of the spec's own. Files go to ``folder``."""
-    if not items:
-        raise NormaError(
-            "this spec has no elicitation prompts", where=spec.source or spec.id, mend="Add 'elicit:' to its rules, or give --prompts FILE"
-        )
+    """Ask, judge, report. ``fail_under`` is the target of every rule instead of the spec's own. Files go to ``folder``.
+
+    ``probe``: further trials, which the gate does not count. ``audit``: labels; fair marks on these answers correct the rates.
+    """
+    asked = questions(spec, items, render, probe)
     if fail_under is not None and not 0 <= fail_under <= 1:
         raise NormaError(f"--fail-under is a share between 0 and 1, not {fail_under:g}")
     with Journal(folder / "answers.jsonl") as journal:
-        answers = journaled([_rendered(spec, item, render) for item in items], answerer, journal, progress)
-    verdicts = [row for item, answer in zip(items, answers, strict=True) for row in _verdict_rows(spec, item, answer, answerer.name)]
-    responses = [_response_row(i, a, answerer.name) for i, a in zip(items, answers, strict=True) if a.text is not None]
+        answers = journaled([q.sent for q in asked], answerer, journal, progress)
+    pairs = list(zip(asked, answers, strict=True))
+    verdicts = [row | dict(q.tags) for q, answer in pairs for row in verdict_rows(spec, q.item, answer, answerer.name)]
+    responses = [response_row(q.item, a, answerer.name) | dict(q.tags) for q, a in pairs if a.text is not None]
+    if audit:
+        main = [r for r in responses if "arm" not in r]
+        verdicts += gold_rows(audit, main, {rule.id: rule.hash for rule in spec.rules})
     failures = tuple(a for a in answers if a.error is not None)
     write_jsonl(folder / "verdicts.jsonl", verdicts)
     write_jsonl(folder / "responses.jsonl", responses)
     extras: Extras = {
         "gate": gate,
         "under_test": [answerer.name],
+        "combinations": [list(c) for c in probe.combinations] if probe else [],
+        "benign": benign_pairs(spec) if hasattr(spec.rules[0], "elicit") else {},
         "run": {
             "name": f"norma check {spec.id}: {answerer.name}",
             "prompts": len(items),
@@ -105,7 +141,16 @@ def check_model(
     write_json(folder / "report.json", report)
     write_text(folder / "report.html", render_html(report))
     write_text(folder / "junit.xml", junit_xml(report))
-    return GateResult(report, tuple(target_outcomes(report, gate)), len(items), failures, folder)
+    return GateResult(report, tuple(target_outcomes(report, gate)), len(asked), failures, folder)
+
+
+def estimate_check(
+    asked: Sequence[Question], answerer: Answerer, folder: Path, *, max_new_tokens: int, concurrency: int, price: tuple[float, float] | None
+) -> Estimate:
+    """What the check will take; the answers that it times are kept in the check's journal."""
+    with Journal(folder / "answers.jsonl") as journal:
+        sent = [q.sent for q in asked]
+        return estimate(sent, answerer, journal, max_new_tokens=max_new_tokens, concurrency=concurrency, price=price)
 
 
 def target_outcomes(report: dict[str, Any], gate: str) -> list[TargetOutcome]:
@@ -135,7 +180,7 @@ def _judged(rule: str, target: float, row: dict[str, Any], gate: str) -> TargetO
     return TargetOutcome(rule, target, result, why)
 
 
-def _rendered(spec: Spec, item: Item, render: Render) -> Item:
+def _rendered(spec: Spec, item: Item, render: Render | Sequence[str]) -> Item:
     """The item with the messages that are sent; what is judged stays the item itself."""
     if render == "none":
         return item
@@ -143,7 +188,7 @@ def _rendered(spec: Spec, item: Item, render: Render) -> Item:
     return replace(item, messages=tuple(messages))
 
 
-def _verdict_rows(spec: Spec, item: Item, answer: Answer, method: str) -> list[dict[str, Any]]:
+def verdict_rows(spec: Spec, item: Item, answer: Answer, method: str) -> list[dict[str, Any]]:
     rows = []
     for role in ROLES:
         for verdict in spec.verdicts(item, answer.text or "", role):
@@ -155,7 +200,7 @@ def _verdict_rows(spec: Spec, item: Item, answer: Answer, method: str) -> list[d
     return rows
 
 
-def _response_row(item: Item, answer: Answer, method: str) -> dict[str, Any]:
+def response_row(item: Item, answer: Answer, method: str) -> dict[str, Any]:
     return {
         "method": method,
         "item": item.id,

@@ -13,7 +13,7 @@ from norma.lm import LanguageModel
 from norma.objectives.alternating import keep_first, masked_next_token
 from norma.objectives.masking import Masking, MaskTokens, mask_tokens
 from norma.objectives.policy_gradient import kl_estimate
-from norma.text.packing import Batches, Rows
+from norma.text.packing import IGNORE, Batches, Rows
 from norma.text.sequences import Sequences
 from norma.text.shards import Shards
 from norma.text.words import SPECIAL, WORD
@@ -44,6 +44,14 @@ def bits_per_byte(model: LanguageModel, texts: Sequence[str], *, length: int = 2
             loss, _ = language_loss(model.transformer, batches.assemble(bins[start : start + batches.size]), dtype)
             nats += float(loss)
     return nats / math.log(2) / sum(len(t.encode()) for t in texts)
+
+
+def text_bits(model: LanguageModel, texts: Sequence[str], *, blocks: int = 24, dtype: torch.dtype = torch.float32) -> list[list[float]]:
+    """[bits, bytes] of ``blocks`` equal parts of the texts in their order: what an interval of a change is drawn from."""
+    count = max(1, min(blocks, len(texts)))
+    parts = [texts[len(texts) * i // count : len(texts) * (i + 1) // count] for i in range(count)]
+    sizes = [sum(len(t.encode()) for t in part) for part in parts]
+    return [[bits_per_byte(model, part, dtype=dtype) * size, float(size)] for part, size in zip(parts, sizes, strict=True) if size]
 
 
 def masked_nats(
@@ -102,6 +110,33 @@ def shard_bits(model: LanguageModel, shards: Shards, *, length: int = 256, dtype
             examples = stream.rows(np.arange(start, min(start + 16, len(stream))), 0)
             nats += examples_loss(model.transformer, examples, dtype).nats
     return nats / math.log(2) / shards.bytes
+
+
+def window_nats(model: LanguageModel, texts: Sequence[str], *, length: int, stride: int, dtype: torch.dtype = torch.float32) -> float:
+    """Nats a token of the texts as one stream without BOS or end, read ``length`` tokens at a time; of a character tokenizer, a character.
+
+    A window starts every ``stride`` tokens, and of each but the first only the last ``stride`` targets count: every token of the stream
+    but the first is predicted once. With ``stride`` = ``length`` windows lie end to end, and a target has 1 to ``length`` tokens before
+    it, each as often: what nanoGPT's estimate_loss measures on windows drawn by chance. A small stride lets nearly all see ``length``.
+    """
+    if not 1 <= stride <= length:
+        raise ValueError(f"stride {stride} must lie between 1 and length {length}")
+    stream = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in model.tokenizer.encode_batch(texts)])
+    starts = list(range(0, max(1, len(stream) - 1 - length + stride), stride))
+    ids = np.zeros((len(starts), length), dtype=np.int64)
+    targets, real = np.full(ids.shape, IGNORE, dtype=np.int64), np.zeros(ids.shape, dtype=np.int64)
+    for b, start in enumerate(starts):
+        n = min(length, len(stream) - 1 - start)
+        counted = 0 if start == 0 else length - stride
+        ids[b, :n], real[b, :n] = stream[start : start + n], 1
+        targets[b, counted:n] = stream[start + counted + 1 : start + n + 1]
+    positions = np.broadcast_to(np.arange(length), ids.shape)
+    nats, rows = 0.0, max(1, 16384 // length)
+    with torch.no_grad():
+        for at in range(0, len(starts), rows):
+            part = slice(at, at + rows)
+            nats += examples_loss(model.transformer, Examples(ids[part], targets[part], real[part], positions[part].copy()), dtype).nats
+    return nats / max(1, len(stream) - 1)
 
 
 def kl_per_token(model: LanguageModel, reference: LanguageModel, groups: Sequence[Group], *, dtype: torch.dtype = torch.float32) -> float:

@@ -43,14 +43,14 @@ def _ngrams(text: str) -> list[Counter[str]]:
     return [Counter(plain[i : i + n] for i in range(len(plain) - n + 1)) for n in range(1, ORDER + 1)]
 
 
-def _counts(hypothesis: str, reference: str) -> NDArray[np.float64]:
+def ngram_counts(hypothesis: str, reference: str) -> NDArray[np.float64]:
     """(ORDER, 3): n-grams of the hypothesis, of the reference, and common to both."""
     ours, theirs = _ngrams(hypothesis), _ngrams(reference)
     # sacrebleu counts no hypothesis n-grams of an order that the reference has none of: they could not have matched.
     return np.array([[h.total() if r else 0, r.total(), (h & r).total()] for h, r in zip(ours, theirs, strict=True)], dtype=np.float64)
 
 
-def _score(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+def chrf_score(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """chrF, 0 to 100, of summed counts (..., ORDER, 3): F of precision and recall averaged over the orders that both sides have."""
     ours, theirs, common = counts[..., 0], counts[..., 1], counts[..., 2]
     both = (ours > 0) & (theirs > 0)
@@ -76,12 +76,12 @@ def chrf(
     point = float(CHRF().corpus_score(list(hypotheses), [list(references)]).score)
     sums: dict[str, NDArray[np.float64]] = {}
     for hypothesis, reference, cluster in zip(hypotheses, references, clusters, strict=True):
-        counts = _counts(hypothesis, reference)
+        counts = ngram_counts(hypothesis, reference)
         sums[cluster] = sums[cluster] + counts if cluster in sums else counts
     stacked = np.stack(list(sums.values())).reshape(len(sums), -1)
     # Resampling G clusters is drawing multinomial weights: one matrix product instead of one gather a resample.
     weights = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples).astype(np.float64)
-    scores = _score((weights @ stacked).reshape(resamples, ORDER, 3))
+    scores = chrf_score((weights @ stacked).reshape(resamples, ORDER, 3))
     low, high = np.quantile(scores, [(1 - confidence) / 2, 1 - (1 - confidence) / 2])
     return {"n": len(hypotheses), "clusters": len(sums), "chrf": point, "low": min(float(low), point), "high": max(float(high), point)}
 
@@ -140,25 +140,3 @@ def quality(
             "raw": chrf([answer] * len(references), references, clusters, seed=seed, confidence=confidence),
         },
     }
-
-
-def drift(responses: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> list[dict[str, Any]]:
-    """What answers look like, per method: length, share of distinct answers, share of empty ones (collapse and dodging show here)."""
-    rows = []
-    for method in methods:
-        own = [r for r in responses if r["method"] == method]
-        if not own:
-            continue
-        answers = [str(r["response"]).strip() for r in own]
-        tokens = [float(r["tokens"]) for r in own if isinstance(r.get("tokens"), (int, float))]
-        rows.append(
-            {
-                "method": method,
-                "n": len(own),
-                "characters": sum(map(len, answers)) / len(answers),
-                "tokens": sum(tokens) / len(tokens) if tokens else None,
-                "distinct": len(set(answers)) / len(answers),
-                "empty": sum(not a for a in answers) / len(answers),
-            }
-        )
-    return rows

@@ -205,6 +205,15 @@ class Journal:
         self.close()
 
 
+def missing(items: Sequence[Item], answerer: Answerer, journal: Journal) -> list[Item]:
+    """The items that the journal holds no answer of this answerer to."""
+    return [item for item in items if _key(answerer.identity, item) not in journal.known]
+
+
+def _key(identity: str, item: Item) -> str:
+    return digest([identity, item.id, list(item.messages)])
+
+
 def journaled(
     items: Sequence[Item], answerer: Answerer, journal: Journal, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Answer]:
@@ -214,19 +223,19 @@ def journaled(
     ``progress`` gets (answers so far, all).
     """
     identity = answerer.identity
-    keys = {item.id: digest([identity, item.id, list(item.messages)]) for item in items}
+    keys = {item.id: _key(identity, item) for item in items}
     answers: dict[str, Answer] = {}
     for batch in _batches(items, answerer.batch):
-        missing = [item for item in batch if keys[item.id] not in journal.known]
+        left = [item for item in batch if keys[item.id] not in journal.known]
         by_id = {item.id: item for item in batch}
-        if missing:
+        if left:
 
             def keep(answer: Answer, by_id: Mapping[str, Item] = by_id) -> None:
                 journal.write(keys[answer.item], answer, by_id[answer.item])
                 answers[answer.item] = answer
                 progress(len(answers), len(items))
 
-            answerer.answer(batch if answerer.atomic else missing, keep)
+            answerer.answer(batch if answerer.atomic else left, keep)
         for item in batch:
             answers.setdefault(item.id, journal.known.get(keys[item.id], Answer(item.id, None, "no answer came back")))
         progress(len(answers), len(items))

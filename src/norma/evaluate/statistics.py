@@ -2,6 +2,7 @@
 
     values (one a response) + clusters (the prompt's source) ─→ rate ± interval           `clustered_rate`
     before/after values of the same items + clusters         ─→ difference ± interval, p  `paired_difference`
+    values of two groups that share no item                  ─→ difference ± interval, p  `independent_difference`
     p-values of one declared family                          ─→ Holm-adjusted p-values     `holm`
 
 The unit of independence is the CLUSTER: the document or entry that a prompt was made from. Treating several samples of one prompt as
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm, t
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint, test_proportions_2indep
 
 RESAMPLES = 4000
 PERMUTATIONS = 20000
@@ -117,25 +118,29 @@ def mcnemar_exact(better: int, worse: int) -> float:
     return 1.0 if discordant == 0 else float(binomtest(better, discordant, 0.5).pvalue)
 
 
-def tango(better: float, worse: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval of the paired difference (better - worse) / n (Tango 1998, Statistics in Medicine 17, 891-908).
+def tango_score(better: float, worse: float, n: float, d: float) -> float:
+    """The score statistic z of H0: the paired difference is ``d`` (Tango 1998, Statistics in Medicine 17, 891-908).
 
-    Inverts the score test of H0: difference = d, whose nuisance parameter is the constrained maximum-likelihood estimate q of the
-    share of pairs that got worse: z(d) = (b - c - n d) / sqrt(n (2 q + d (1 - d))).
+    z(d) = (b - c - n d) / sqrt(n (2 q + d (1 - d))), q the constrained maximum-likelihood estimate of the share of pairs that got worse.
     """
+    a = 2 * n
+    b = -better - worse + (2 * n - better + worse) * d
+    c = -worse * d * (1 - d)
+    q = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = n * (2 * q + d * (1 - d))
+    gap = better - worse - n * d
+    return gap / math.sqrt(variance) if variance > 1e-12 else math.copysign(math.inf, gap) if abs(gap) > 1e-9 else 0.0
+
+
+def tango(better: float, worse: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of the paired difference (better - worse) / n: all d that the score test does not reject (Tango 1998)."""
     if n <= 0 or better + worse > n + 1e-9:
         raise ValueError("discordant pairs must be among n > 0 pairs")
     z = float(norm.ppf(1 - (1 - confidence) / 2))
     estimate = (better - worse) / n
 
     def score(d: float) -> float:
-        a = 2 * n
-        b = -better - worse + (2 * n - better + worse) * d
-        c = -worse * d * (1 - d)
-        q = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-        variance = n * (2 * q + d * (1 - d))
-        gap = better - worse - n * d
-        return gap / math.sqrt(variance) if variance > 1e-12 else math.copysign(math.inf, gap) if abs(gap) > 1e-9 else 0.0
+        return tango_score(better, worse, n, d)
 
     edge = 1 - 1e-9
     low = -1.0 if estimate <= -edge or score(-edge) < z else float(brentq(lambda d: min(score(d), 1e6) - z, -edge, estimate))
@@ -201,7 +206,7 @@ def paired_difference(
         return Difference(delta, low, high, mcnemar_exact(better, worse), len(pairs), groups, better, worse, "tango+mcnemar")
     low, high = paired_bootstrap(change, clusters, seed=seed, confidence=confidence)
     name = "cluster_bootstrap+sign_flip"
-    if high - low < 1e-9:
+    if high - low < 1e-9 and all(0 <= v <= 1 for pair in pairs for v in pair):
         low, high = tango(max(delta, 0.0) * groups, max(-delta, 0.0) * groups, groups, confidence)
         name = "cluster_tango+sign_flip"
     return Difference(
@@ -221,6 +226,51 @@ def non_inferior(low: float, margin: float) -> bool:
     if margin <= 0:
         raise ValueError("a non-inferiority margin is a positive number")
     return low > -margin
+
+
+def non_inferiority_p(before: Sequence[float], after: Sequence[float], clusters: Sequence[str], margin: float) -> float:
+    """One-sided p of "after is worse than before by ``margin`` or more", the same items on both sides.
+
+    One binary pair a cluster: Tango's score test at d = -margin (Tango 1998, section 3). Otherwise Student's t on the linearised
+    cluster totals with one degree of freedom less than there are clusters.
+    """
+    if margin <= 0:
+        raise ValueError("a non-inferiority margin is a positive number")
+    pairs = list(zip(before, after, strict=True))
+    if not pairs:
+        return 1.0
+    change = [b - a for a, b in pairs]
+    total, sizes = _by_cluster(change, clusters)
+    groups, n = len(sizes), float(sizes.sum())
+    if groups == n and all(v in (0.0, 1.0) for pair in pairs for v in pair):
+        return float(norm.sf(tango_score(sum(d > 0 for d in change), sum(d < 0 for d in change), n, -margin)))
+    if groups < 2:
+        return 1.0
+    mean = float(total.sum() / n)
+    variance = float(((total - mean * sizes) ** 2).sum()) / n**2 * groups / (groups - 1)
+    if variance <= 1e-15:  # every cluster changed alike: only their number speaks, each counted as one pair
+        return float(norm.sf(tango_score(max(mean, 0.0) * groups, max(-mean, 0.0) * groups, groups, -margin)))
+    return float(t.sf((mean + margin) / math.sqrt(variance), groups - 1))
+
+
+def independent_difference(
+    first: Sequence[float], second: Sequence[float], clusters: tuple[Sequence[str], Sequence[str]], confidence: float = 0.95
+) -> tuple[float, float, float, float]:
+    """``second - first`` of two groups that share no item: (delta, low, high, p).
+
+    Newcombe's hybrid score interval (1998, Statistics in Medicine 17, 873-890, method 10) and the score test of equal rates (Farrington
+    and Manning 1990), both on the effective numbers of observations of the two groups.
+    """
+    n = [effective_n(v, c, confidence) for v, c in zip((first, second), clusters, strict=True)]
+    rates = [float(np.mean(np.asarray(v, dtype=np.float64))) for v in (first, second)]
+    counts = [rate * size for rate, size in zip(rates, n, strict=True)]
+    low, high = confint_proportions_2indep(counts[1], n[1], counts[0], n[0], compare="diff", method="newcomb", alpha=1 - confidence)
+    if counts[0] + counts[1] <= 0 or counts[0] + counts[1] >= n[0] + n[1]:
+        p = 1.0
+    else:
+        with np.errstate(divide="ignore", invalid="ignore"):  # it works out the odds ratio too, which a rate of 0 or 1 has none of
+            p = float(test_proportions_2indep(counts[1], n[1], counts[0], n[0], compare="diff", method="score").pvalue)
+    return rates[1] - rates[0], float(low), float(high), p
 
 
 def smallest_p(discordant: int) -> float:

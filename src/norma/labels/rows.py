@@ -7,12 +7,15 @@ a run was killed between the mark and its receipt, is one row. A changed mind is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from norma.base.errors import NormaError, nearest
 from norma.base.hashing import digest
 from norma.spec.types import Spans, Status, Verdict
+
+_VERDICTS = frozenset(s.value for s in Status)
 
 
 def response_hash(response: str) -> str:
@@ -46,35 +49,35 @@ class Label:
     supersedes: str | None = None  # key of the row that this one takes the place of
 
     def __post_init__(self) -> None:
-        if self.verdict not in {s.value for s in Status}:
-            raise NormaError(f"'{self.verdict}' is not a verdict", mend=nearest(self.verdict, [s.value for s in Status]))
+        if self.verdict not in _VERDICTS:
+            raise NormaError(f"'{self.verdict}' is not a verdict", mend=nearest(self.verdict, _VERDICTS))
         if self.inclusion_probability is not None and not 0 < self.inclusion_probability <= 1:
             raise NormaError(f"an inclusion probability lies above 0 and up to 1, not {self.inclusion_probability}")
         object.__setattr__(self, "verdict", str(self.verdict))
         object.__setattr__(self, "spans", tuple((int(start), int(end)) for start, end in self.spans))
 
-    @property
+    @cached_property
     def response_hash(self) -> str:
         return response_hash(self.response)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What makes this mark itself and no other."""
         return digest([self.item, self.response_hash, self.rule, self.rule_hash, self.annotator, self.checker, self.revision])
 
     def row(self) -> dict[str, Any]:
         """The label as one JSON object, key and response hash included."""
-        return {"key": self.key, "response_hash": self.response_hash, **asdict(self), "spans": [list(span) for span in self.spans]}
+        values = {name: getattr(self, name) for name in _NAMES}
+        return {"key": self.key, "response_hash": self.response_hash, **values, "spans": [list(span) for span in self.spans]}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], where: object = None) -> Label:
         """The label that ``row()`` wrote, or that a person wrote by hand without key and hashes; a wrong key is an error."""
-        names = {field.name for field in fields(cls)}
         for name in row:
-            if name not in names | {"key", "response_hash"}:
-                raise NormaError(f"unknown key '{name}' in a label", where=where, mend=nearest(name, names))
+            if name not in _NAMES and name not in ("key", "response_hash"):
+                raise NormaError(f"unknown key '{name}' in a label", where=where, mend=nearest(name, _NAMES))
         try:
-            label = cls(**{name: value for name, value in row.items() if name in names})
+            label = cls(**{name: value for name, value in row.items() if name in _NAMES})
         except (TypeError, ValueError) as error:
             raise NormaError(f"not a label ({error})".replace("Label.__init__() ", ""), where=where) from None
         except NormaError as error:
@@ -84,6 +87,16 @@ class Label:
                 "the key of this label does not fit its contents", where=where, mend="Export the labels again, or leave 'key' out"
             )
         return label
+
+
+_NAMES = tuple(field.name for field in fields(Label))
+
+
+def current(labels: Iterable[Label]) -> list[Label]:
+    """The labels that no other of them supersedes, in their order."""
+    rows = list(labels)
+    superseded = {label.supersedes for label in rows if label.supersedes}
+    return [label for label in rows if label.key not in superseded] if superseded else rows
 
 
 def marks(verdicts: Iterable[Verdict], response: str, language: str = "") -> list[Label]:

@@ -1,10 +1,12 @@
-"""The label store: one append-only table on SQLAlchemy; SQLite by default, PostgreSQL by URL.
+"""The label store: append-only tables on SQLAlchemy (``schema``); SQLite by default, PostgreSQL by URL.
 
     add(labels)     one transaction; a key that is there already is left alone, so a kill and a second run double nothing
+    add_items, add_draws   the same for the inputs that were marked, and for what a queue showed
     rows(rule=...)  labels in the order of their keys (the same for every order in which they came)
     export(path)    a frozen copy as JSON lines and its digest: what corrections are trained from
 
-SQLite runs in write-ahead mode: readers never wait, writers wait for each other. Updates and deletions are refused by the database itself.
+SQLite runs in write-ahead mode: readers never wait, writers wait for each other; on PostgreSQL an advisory lock makes writers wait too.
+Updates and deletions are refused by the database itself.
 """
 
 from __future__ import annotations
@@ -19,54 +21,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, create_engine, event, func, select, text
+from sqlalchemy import Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, NoSuchModuleError, OperationalError
 
 from norma.base.errors import NormaError
 from norma.base.files import disk_errors, read_jsonl, write_jsonl
 from norma.base.hashing import digest
+from norma.labels.queues import Drawn
 from norma.labels.rows import Label
+from norma.labels.schema import DRAWS, ITEMS, LABELS, lock, prepare
+from norma.spec.types import Item
 
 _WAIT_SECONDS = 30  # for another writer's transaction
 _BATCH = 500
-
-_metadata = MetaData()
-_labels = Table(
-    "labels",
-    _metadata,
-    Column("key", String(64), primary_key=True),
-    Column("item", Text, nullable=False),
-    Column("response_hash", String(64), nullable=False),
-    Column("response", Text, nullable=False),
-    Column("rule", Text, nullable=False),
-    Column("rule_hash", String(64), nullable=False),
-    Column("annotator", Text, nullable=False),
-    Column("verdict", String(16), nullable=False),
-    Column("source", String(16), nullable=False),
-    Column("language", String(16), nullable=False),
-    Column("score", Float),
-    Column("spans", JSON, nullable=False),
-    Column("corrected", Text),
-    Column("rationale", Text, nullable=False),
-    Column("checker", String(64), nullable=False),
-    Column("revision", Integer, nullable=False),
-    Column("seconds", Float),
-    Column("queue", Text, nullable=False),
-    Column("inclusion_probability", Float),
-    Column("guideline", Text, nullable=False),
-    Column("gold", Boolean, nullable=False),
-    Column("supersedes", String(64)),
-    Column("created", Float, nullable=False),  # Unix seconds; stays out of rows and exports, so that equal marks give equal digests
-)
-_indexes = [
-    Index("labels_by_rule", _labels.c.rule, _labels.c.annotator),
-    Index("labels_by_item", _labels.c.item, _labels.c.response_hash),
-    Index("labels_by_supersedes", _labels.c.supersedes),
-]
-_FIELDS = [column for column in _labels.c if column.name != "created"]
+_FIELDS = [column for column in LABELS.c if column.name != "created"]
 
 
 @dataclass(frozen=True)
@@ -89,25 +59,14 @@ class LabelStore:
         try:
             self._engine: Engine = create_engine(self.url)
         except (NoSuchModuleError, ImportError) as error:
-            raise NormaError(
-                f"no driver for this database ({error})", where=self._shown, mend="Install its driver, or give a path"
-            ) from None
+            mend = "Install norma-lm[postgres]" if "postgres" in self.url.drivername else "Install its driver, or give a path"
+            raise NormaError(f"no driver for this database ({error})", where=self._shown, mend=mend) from None
         if self._engine.dialect.name not in ("sqlite", "postgresql"):
             raise NormaError(f"labels cannot be kept in {self._engine.dialect.name}", where=self._shown, mend="Use SQLite or PostgreSQL")
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
         with self._transaction() as connection:
-            connection.execute(CreateTable(_labels, if_not_exists=True))
-            for index in _indexes:
-                connection.execute(CreateIndex(index, if_not_exists=True))
-            if self._engine.dialect.name == "sqlite":
-                for action in ("UPDATE", "DELETE"):
-                    connection.execute(
-                        text(
-                            f"CREATE TRIGGER IF NOT EXISTS labels_no_{action.lower()} BEFORE {action} ON labels "
-                            "BEGIN SELECT RAISE(ABORT, 'labels are append-only'); END"
-                        )
-                    )
+            prepare(connection)
 
     @property
     def _shown(self) -> str:
@@ -129,31 +88,81 @@ class LabelStore:
             with self._engine.begin() as connection:
                 yield connection
         except OperationalError as error:
-            mend = "Another program may be writing; run the same command again" if "locked" in str(error.orig) else "Check the path or URL"
-            raise NormaError(f"the label store cannot be used ({error.orig})", where=self._shown, mend=mend) from None
+            why = " ".join(str(error.orig).split())
+            mend = "Another program may be writing; run the same command again" if "locked" in why else "Check the path or URL"
+            raise NormaError(f"the label store cannot be used ({why})", where=self._shown, mend=mend) from None
+        except (DataError, UnicodeEncodeError) as error:
+            why = "half a character" if isinstance(error, UnicodeEncodeError) else " ".join(str(error.orig).split())
+            raise NormaError(f"the database cannot keep a value ({why})", where=self._shown, mend="Mend or leave out that mark") from error
         except DatabaseError as error:
             if "not a database" in str(error.orig):
                 raise NormaError("this file is not a label store", where=self._shown, mend="Give another path") from None
             raise
+        except NormaError as error:
+            raise NormaError(error.what, where=error.where or self._shown, mend=error.mend) from error
+
+    def _insert(self, connection: Connection, table: Table, rows: dict[str, dict[str, Any]]) -> int:
+        """Insert or ignore ``rows`` (by primary key); returns how many were new."""
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        statement = insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+        now = time.time()
+        return len(connection.execute(statement, [{**row, "created": now} for row in rows.values()]).all()) if rows else 0
 
     def add(self, labels: Iterable[Label]) -> int:
         """Append labels in one transaction; returns how many were new. A key that is there already is left as it is.
 
         Raises NormaError, and adds nothing, when a person's mark contradicts the one that holds its key: that is a new revision.
         """
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         source, added = iter(labels), 0
         with self._transaction() as connection:
-            batch = list(islice(source, _BATCH))
-            while batch:
+            lock(connection)
+            while batch := list(islice(source, _BATCH)):
                 # The first of equal keys stands, within a batch as in the table.
-                values = {label.key: {**label.row(), "created": time.time()} for label in reversed(batch)}
-                statement = insert(_labels).on_conflict_do_nothing(index_elements=["key"]).returning(_labels.c.key)
-                new = {row.key for row in connection.execute(statement, list(values.values()))}
-                added += len(new)
+                rows = {label.key: label.row() for label in reversed(batch)}
+                added += self._insert(connection, LABELS, rows)
                 _refuse_contradiction(connection, [label for label in batch if label.source == "human"])
-                batch = list(islice(source, _BATCH))
         return added
+
+    def add_items(self, items: Iterable[Item]) -> int:
+        """Append the inputs that marks are of; returns how many were new. Raises NormaError when an id has come to mean another input."""
+        source, added = iter(items), 0
+        with self._transaction() as connection:
+            lock(connection)
+            while batch := list(islice(source, _BATCH)):
+                rows = {row["item"]: row for row in map(_item_row, reversed(batch))}
+                added += self._insert(connection, ITEMS, rows)
+                query = select(ITEMS.c.item, ITEMS.c.digest).where(ITEMS.c.item.in_(list(rows)))
+                there = {row.item: row.digest for row in connection.execute(query)}
+                for item in map(_item_row, batch):
+                    if there[item["item"]] != item["digest"]:
+                        raise NormaError(f"item {item['item']} is already there with other contents", mend="Give the new input another id")
+        return added
+
+    def items(self) -> dict[str, Item]:
+        """{id: input} of all that were added, in the order of their ids."""
+        with self._transaction() as connection:
+            return {
+                row.item: Item(row.item, tuple(row.messages), row.language, row.facts, row.cluster, row.reference)
+                for row in connection.execute(select(ITEMS).order_by(ITEMS.c.item))
+            }
+
+    def add_draws(self, draws: Iterable[Drawn]) -> int:
+        """Append what a queue showed; returns how many were new. The audit stream's estimate rests on these rows."""
+        source, added = iter(draws), 0
+        with self._transaction() as connection:
+            lock(connection)
+            while batch := list(islice(source, _BATCH)):
+                added += self._insert(connection, DRAWS, {drawn.key: drawn.row() for drawn in batch})
+        return added
+
+    def draws(self, queue: str | None = None, rule: str | None = None) -> list[Drawn]:
+        """What queues showed, in the order of draws and places."""
+        query = select(*(c for c in DRAWS.c if c.name not in ("created", "key", "response_hash")))
+        for column, value in ((DRAWS.c.queue, queue), (DRAWS.c.rule, rule)):
+            if value is not None:
+                query = query.where(column == value)
+        with self._transaction() as connection:
+            return [Drawn(**row._mapping) for row in connection.execute(query.order_by(DRAWS.c.created, DRAWS.c.draw, DRAWS.c.place))]
 
     def rows(
         self,
@@ -168,20 +177,20 @@ class LabelStore:
     ) -> list[Label]:
         """The labels that fit, in the order of their keys. ``current``: without those that another row supersedes."""
         wanted = {"rule": rule, "rule_hash": rule_hash, "annotator": annotator, "source": source, "item": item, "verdict": verdict}
-        query = select(*_FIELDS).order_by(_labels.c.key)
+        query = select(*_FIELDS).order_by(LABELS.c.key)
         for name, value in wanted.items():
             if value is not None:
-                query = query.where(_labels.c[name] == value)
+                query = query.where(LABELS.c[name] == value)
         if current:
-            newer = _labels.alias("newer")
-            query = query.where(~select(newer.c.key).where(newer.c.supersedes == _labels.c.key).exists())
+            newer = LABELS.alias("newer")
+            query = query.where(~select(newer.c.key).where(newer.c.supersedes == LABELS.c.key).exists())
         with self._transaction() as connection:
             return [Label.from_row(dict(row._mapping)) for row in connection.execute(query)]
 
     def count(self) -> int:
         """The number of labels."""
         with self._transaction() as connection:
-            return int(connection.execute(select(func.count()).select_from(_labels)).scalar_one())
+            return int(connection.execute(select(func.count()).select_from(LABELS)).scalar_one())
 
     def export(self, path: str | Path, **wanted: Any) -> FrozenExport:
         """Write the labels (those that fit ``rows(**wanted)``) as JSON lines; equal labels give equal bytes and an equal digest."""
@@ -201,7 +210,7 @@ class LabelStore:
 
 
 def _refuse_contradiction(connection: Connection, labels: list[Label]) -> None:
-    query = select(_labels.c.key, _labels.c.verdict, _labels.c.corrected).where(_labels.c.key.in_([label.key for label in labels]))
+    query = select(LABELS.c.key, LABELS.c.verdict, LABELS.c.corrected).where(LABELS.c.key.in_([label.key for label in labels]))
     there = {row.key: row for row in connection.execute(query)}
     for label in labels:
         row = there[label.key]
@@ -217,10 +226,24 @@ def export_digest(rows: Iterable[dict[str, Any]]) -> str:
     return digest(sorted((json.loads(json.dumps(row)) for row in rows), key=lambda row: str(row["key"])))
 
 
+def _item_row(item: Item) -> dict[str, Any]:
+    row = {
+        "item": item.id,
+        "messages": [dict(m) for m in item.messages],
+        "language": item.language,
+        "cluster": item.cluster,
+        "facts": dict(item.facts),
+        "reference": item.reference,
+    }
+    return {**row, "digest": digest(row)}
+
+
 def _url(place: str | Path) -> URL:
     if isinstance(place, str) and "://" in place:
         try:
-            return make_url(place)
+            url = make_url(place)
+            # People write postgres:// or postgresql://, which SQLAlchemy before 2.1 takes for another driver.
+            return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgres", "postgresql") else url
         except ArgumentError:
             raise NormaError(
                 "not a database URL", where=place, mend="Give a path, or a URL such as postgresql+psycopg://host/name"

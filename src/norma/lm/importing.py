@@ -50,7 +50,9 @@ class Imported:
     left_out: list[str]
 
 
-def import_folder(source: Path, target: Path, dtype: torch.dtype | None = None, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> Imported:
+def import_folder(
+    source: Path, target: Path, dtype: torch.dtype | None = None, *, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> Imported:
     """Check a Hugging Face folder and write it as a Norma model folder; ``target`` appears whole or not at all.
 
     Args:
@@ -110,7 +112,9 @@ def _read_files(source: Path) -> list[str]:
     return sorted(name for name in (*names, *tokenizer_files(source)) if (source / name).is_file())
 
 
-def _left_out(source: Path, values: dict[str, Any], written: dict[str, Any], theirs: dict[str, Tensor], config: ModelConfig) -> list[str]:
+def _left_out(
+    source: Path, values: dict[str, Any], written: dict[str, Any], theirs: dict[str, Tensor], config: ModelConfig
+) -> list[str]:
     """Tensors that are no weights, settings that only training or other programs use, files that are not part of a model folder."""
     out = []
     surplus = sorted(set(theirs) - set(shapes(config)))

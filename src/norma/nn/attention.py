@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from norma.nn import kernels
 from norma.nn.cache import Cache
 from norma.nn.config import ModelConfig
 from norma.nn.layers import Linear, RMSNorm, together
@@ -78,11 +79,14 @@ def _flex() -> Any:
     return torch.compile(flex_attention) if torch.cuda.is_available() else flex_attention
 
 
-def attend(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen: Seen, scale: float | None = None, softcap: float | None = None) -> Tensor:
+def attend(
+    q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen: Seen, scale: float | None = None, softcap: float | None = None
+) -> Tensor:
     """softmax(scale q k^T, capped, + what the mask adds) v, (B, H, T, D).
 
-    On a CPU the written-out products are two to three times as fast as PyTorch's fused kernel for sequences of a few
-    hundred tokens (its backward runs at a tenth of a matrix product's speed); long ones would not fit, and GPUs have better kernels.
+    On a CPU our own kernel is the fastest where it has been built (:mod:`norma.nn.kernels`). Without it the written-out products are
+    two to three times as fast as PyTorch's fused kernel for sequences of a few hundred tokens (its backward runs at a tenth of a matrix
+    product's speed); long ones would not fit, and GPUs have better kernels.
     """
     H, G, T, S = q_BHTD.shape[1], k_BGSD.shape[1], q_BHTD.shape[2], k_BGSD.shape[2]
     scale = q_BHTD.shape[-1] ** -0.5 if scale is None else scale
@@ -90,10 +94,14 @@ def attend(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen: Seen, scale: fl
         capped = None if softcap is None else (lambda score, b, h, t, s: softcap * torch.tanh(score / softcap))
         out: Tensor = _flex()(q_BHTD, k_BGSD, v_BGSD, score_mod=capped, block_mask=seen.blocks, scale=scale, enable_gqa=G != H)
         return out
+    if softcap is None and kernels.fits(q_BHTD, k_BGSD, seen.bias, seen.causal, scale):
+        return kernels.attention(q_BHTD, k_BGSD, v_BGSD, seen.bias, seen.causal, scale)
     if softcap is not None or (q_BHTD.device.type == "cpu" and T * S <= WRITTEN_OUT):
         return written_out(q_BHTD, k_BGSD, v_BGSD, seen, scale, softcap)
     causal = seen.causal and seen.bias is None
-    return F.scaled_dot_product_attention(q_BHTD, k_BGSD, v_BGSD, attn_mask=seen.bias, is_causal=causal, scale=scale, enable_gqa=G != H)
+    return F.scaled_dot_product_attention(
+        q_BHTD, k_BGSD, v_BGSD, attn_mask=seen.bias, is_causal=causal, scale=scale, enable_gqa=G != H
+    )
 
 
 class Attention(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from norma.nn import kernels
 from norma.nn.config import Activation, ModelConfig
 
 
@@ -61,6 +62,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight if not self.offset else self.weight + self.offset
+        if kernels.norms(x, weight):
+            return kernels.rms_norm(x, weight, self.eps)
         return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), self.eps)
 
 

@@ -13,6 +13,7 @@ A kill at any point leaves either the old artefact or the new one, and unfinishe
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -27,7 +28,7 @@ from norma.base.hashing import file_digest
 from norma.base.progress import Silent
 from norma.base.ranks import Ranks, join, leave
 from norma.pipeline.folder import RunFolder
-from norma.pipeline.lineage import Identity, changes, content_digest, environment, finite, identity, list_files
+from norma.pipeline.lineage import Identity, changes, content_digest, environment, finite, identity, list_files, list_unhashed, sealed
 from norma.pipeline.observe import Logged, Observer, Quiet
 from norma.pipeline.plan import Plan
 from norma.pipeline.recipe import Loaded, Node, load_recipe
@@ -253,8 +254,9 @@ def _work(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
         "files": files,
+        "unhashed": list_unhashed(work),
     }
-    write_json(work / "lineage.json", lineage)
+    write_json(work / "lineage.json", sealed(lineage))
 
 
 def _result(folder: RunFolder, node: Node, made: bool) -> StageResult:
@@ -274,23 +276,21 @@ def _record(loaded: Loaded, folder: RunFolder, spec: Spec | None) -> None:
     origin: dict[str, Any] = {"recipe": str(loaded.path), "scale": loaded.scale, "overrides": list(loaded.overrides)}
     own = loaded.path.parent == folder.path
     if own:  # the resolved copy was run: the recipe it was made from, with its scale and overrides, stays the owner
-        record = folder.record()
-        origin = {key: record.get(key, value) for key, value in origin.items()}
+        known = folder.record()
+        origin = {key: known.get(key, value) for key, value in origin.items()}
         origin["overrides"] += [text for text in loaded.overrides if text not in origin["overrides"]]
-    write_json(
-        folder.record_path,
-        {
-            "name": loaded.recipe.name,
-            **origin,
-            "spec": spec_row,
-            "stages": stages,
-            "environment": environment(),
-        },
-    )
+    copies: dict[str, str] = {}
     if not own:
-        write_text(folder.path / "recipe.yaml", loaded.resolved())
+        copies["recipe.yaml"] = loaded.resolved()
     if loaded.spec_path is not None and loaded.spec_path.parent != folder.path:
-        write_text(folder.path / "spec.yaml", loaded.spec_path.read_text(encoding="utf-8-sig"))
+        text = loaded.spec_path.read_text(encoding="utf-8-sig") if spec is None else spec.one_file()  # the copy includes nothing
+        copies["spec.yaml"] = text
+    record = {"name": loaded.recipe.name, **origin, "spec": spec_row, "stages": stages, "environment": environment()}
+    # The record goes first: a folder with files and without one would be taken for somebody else's.
+    guarded = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in copies.items()}
+    write_json(folder.record_path, sealed({**record, "copies": guarded}))
+    for name, text in copies.items():
+        write_text(folder.path / name, text)
 
 
 def _publish(folder: RunFolder, result: StageResult) -> None:

@@ -1,6 +1,7 @@
 """Where an artefact comes from: the identity of a stage, what changed since, and whether its files are still as written.
 
 identity = kind, version, options, seed, used parts of the spec, content of inputs, outside files
+seal           = SHA-256 of a lineage.json without it: the record itself is guarded too
 stage digest   = SHA-256 of the identity      a finished stage with the same digest is not made again
 content digest = SHA-256 of the files made    what the stages after it see: an equal artefact makes nothing stale
 """
@@ -42,16 +43,16 @@ class Identity:
     @property
     def digest(self) -> str:
         # What says nothing is as if it were not there: an option that a later Norma adds, and that is null, makes nothing stale.
-        return digest(_spoken(self.row()))
+        return digest(spoken(self.row()))
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def _spoken(value: Any) -> Any:
+def spoken(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _spoken(item) for key, item in value.items() if item is not None}
-    return [_spoken(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: spoken(item) for key, item in value.items() if item is not None}
+    return [spoken(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def identity(loaded: Loaded, node: Node, spec: Spec | None, inputs: dict[str, str]) -> Identity:
@@ -143,6 +144,22 @@ def list_files(folder: Path) -> dict[str, list[Any]]:
             stat = path.stat()
             found[path.relative_to(folder).as_posix()] = [file_digest(path), stat.st_size, stat.st_mtime_ns]
     return dict(sorted(found.items()))
+
+
+OPEN_ENDED = frozenset({"sinks", "lineage.json"})  # written by others while a run lives; and the record itself, which has a seal
+
+
+def list_unhashed(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of the files that stay out of the content digest (logs, metrics, the label store): guarded, not compared."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    told = [p for p in paths if not UNHASHED.isdisjoint(p.parts) and OPEN_ENDED.isdisjoint(p.parts)]
+    return {path.as_posix(): file_digest(folder / path) for path in sorted(told)}
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the digest of itself."""
+    plain = {key: value for key, value in record.items() if key != "seal"}
+    return {**plain, "seal": digest(plain)}
 
 
 def content_digest(files: dict[str, list[Any]]) -> str:

@@ -5,15 +5,16 @@ Spec ─→ [static lint] + [its own examples through its own checkers, when ask
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from norma.spec import languages, registry
+from norma.spec.leaks import leaks
 from norma.spec.rule import Rule
 from norma.spec.schema import ExampleEntry, Mode
 from norma.spec.spec import Spec
-from norma.spec.types import Item, Message, Standing, Status
+from norma.spec.types import Checker, Item, Message, Standing, Status
 
 Severity = Literal["error", "warning"]
 
@@ -36,12 +37,24 @@ class LintFinding:
         return {"severity": self.severity, "code": self.code, "rule": self.rule, "where": self.where, "text": self.text}
 
 
-def lint(spec: Spec, run_checkers: bool = False) -> list[LintFinding]:
-    """All findings, errors first, then in the order of the file. ``run_checkers``: also send the examples through the checkers."""
+Selftest = Callable[[Checker, Sequence[tuple[Item, str]]], list[str]]  # norma.check.metamorphic.selftest, which lives higher up
+
+
+def lint(
+    spec: Spec, run_checkers: bool = False, kinds: Collection[str] | None = None, selftest: Selftest | None = None
+) -> list[LintFinding]:
+    """All findings, errors first, then in the order of the file. ``run_checkers``: also send the examples through the checkers.
+
+    ``kinds``: only through checkers of these kinds (None: all); ``selftest``: what is wrong with a checker itself, given good answers.
+    """
     found = [f for i, rule in enumerate(spec.rules) for f in _rule(spec, rule, i)]
-    found += list(_compose(spec)) + list(_leaks(spec))
+    found += list(_compose(spec))
+    for leak in leaks(spec):
+        found.append(LintFinding("warning", "split-leak", leak.rule, spec.document.where(leak.path), leak.text))
     if run_checkers:
-        found += [f for i, rule in enumerate(spec.rules) for f in _examples(spec, rule, i)]
+        found += [f for i, rule in enumerate(spec.rules) for f in _examples(spec, rule, i, kinds)]
+    if run_checkers and selftest is not None:
+        found += [f for i, rule in enumerate(spec.rules) for f in _selftests(spec, rule, i, kinds, selftest)]
     return sorted(found, key=lambda f: f.severity != "error")
 
 
@@ -67,9 +80,12 @@ def _rule(spec: Spec, rule: Rule, i: int) -> Iterator[LintFinding]:
     for j, other in enumerate(rule.overrides):
         if levels.index(spec.rule(other).level) != levels.index(rule.level):
             yield finding("warning", "override-idle", f"overrides '{other}' of another level: the level decides", "overrides", j)
-    for key, code in (("checkers", "no-checker"), ("elicit", "no-elicitor")):
-        if not getattr(rule, key):
-            yield finding("warning", code, f"has no '{key}'")
+    if not rule.checkers:
+        yield finding("warning", "no-checker", "has no 'checkers'")
+    if not rule.elicit and not any(spec.resolve(item).statuses[rule.id].status is Standing.ACTIVE for item in spec.elicit()):
+        yield finding("warning", "no-elicitor", "has no 'elicit', and no other rule's prompt makes it active")
+    if not any(e.good for e in rule.examples):
+        yield finding("warning", "no-good-example", "has no good example")
     if not any(e.bad for e in rule.examples):
         yield finding("warning", "no-bad-example", "has no bad example")
     if rule.elicit and not any(e.benign_pair_of for e in rule.elicit):
@@ -77,19 +93,64 @@ def _rule(spec: Spec, rule: Rule, i: int) -> Iterator[LintFinding]:
     for language in spec.languages:
         if rule.examples and not any(languages.covers(e.lang, language) for e in rule.examples):
             yield finding("warning", "example-language", f"has no example in {language}", "examples")
+        state = rule.translation(language)
+        if state == "stale":
+            yield finding(
+                "warning", "stale-translation", f"the source wording changed after '{language}' was translated; translate it again, "
+                f'then write of: "{rule.hash[:12]}"', "translations", language,
+            )  # fmt: skip
+        if state == "unrecorded" and any(language in other.translations for other in spec.rules):
+            text = f"nothing tells which wording '{language}' was translated from"
+            text += f'; if it is the one of today, write translations: {{{language}: {{of: "{rule.hash[:12]}"}}}}'
+            yield finding("warning", "unrecorded-translation", text, "statement", language)
+        for j, e in enumerate(rule.elicit):
+            if not any(languages.covers(tag, language) for tag in e.prompt):
+                yield finding("warning", "prompt-language", f"prompt '{e.id}' is not there in {language}", "elicit", j, "prompt")
+        if rule.correct and rule.correct.instruction and not languages.best(language, rule.correct.instruction):
+            yield finding("warning", "instruction-language", f"correct.instruction is not there in {language}", "correct", "instruction")
+    for j, example in enumerate(rule.examples):
+        if not any(languages.covers(example.lang, language) for language in spec.languages):
+            yield finding("warning", "example-language", f"an example is in {example.lang}, which the spec does not declare", "examples", j)
+    for j, signed in enumerate(rule.editorial):
+        if rule.hash.startswith(signed.was):
+            yield finding("warning", "editorial-idle", "the signed change is from the wording as it is now", "editorial", j)
     yield from (finding("error", code, text, "checkers", j) for code, text, j in _checkers(rule))
 
 
 def _checkers(rule: Rule) -> Iterator[tuple[str, str, int]]:
-    training = {(c.kind, c.use): c.id for c in rule.checkers if {"train"} & set(c.roles)}
+    training = {leaf for c in rule.checkers if "train" in c.roles for leaf in _leaves(c.kind, c.use, c.params)}
     for j, c in enumerate(rule.checkers):
-        if "heldout" in c.roles and (c.kind, c.use) in training:
-            yield "heldout-trained", f"the held-out checker '{c.id}' ({c.kind} {c.use}) is also a train checker", j
-        for low, value in c.params.items():
-            high = low.replace("min", "max", 1)
-            bounds = (value, c.params.get(high))
-            if low.startswith("min") and all(isinstance(b, (int, float)) for b in bounds) and bounds[0] > bounds[1]:
-                yield "min-above-max", f"checker '{c.id}': {low} {bounds[0]} is greater than {high} {bounds[1]}", j
+        for kind, use in sorted(_leaves(c.kind, c.use, c.params) & training) if "heldout" in c.roles else ():
+            yield "heldout-trained", f"the held-out checker '{c.id}' ({kind} {use}) is also a train checker", j
+        for low, least, high, most in _bounds(c.params):
+            yield "min-above-max", f"checker '{c.id}': {low} {least} is greater than {high} {most}", j
+
+
+def _leaves(kind: str, use: str, params: Any) -> set[tuple[str, str]]:
+    """(kind, use) of a checker and of those that its parameters name (composites)."""
+    found = {(kind, use)}
+    for part in params.values() if isinstance(params, dict) else params if isinstance(params, list) else ():
+        if isinstance(part, dict) and isinstance(part.get("use"), str):
+            found |= _leaves(str(part.get("kind", kind)), part["use"], part.get("params", {}))
+        elif isinstance(part, (dict, list)):
+            found |= _leaves(kind, use, part)
+    return found
+
+
+def _bounds(params: Any) -> Iterator[tuple[str, Any, str, Any]]:
+    """Pairs of bounds that nothing can satisfy, at any depth: min_x above max_x, least above most, low above high."""
+    if isinstance(params, dict):
+        for low, value in params.items():
+            for small, large in (("min", "max"), ("least", "most"), ("low", "high")):
+                most = params.get(low.replace(small, large, 1)) if small in low.split("_") or low.startswith(small) else None
+                if _number(value) and _number(most) and value > most:
+                    yield low, value, low.replace(small, large, 1), most
+    for part in params.values() if isinstance(params, dict) else params if isinstance(params, list) else ():
+        yield from _bounds(part)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _compose(spec: Spec) -> Iterator[LintFinding]:
@@ -101,27 +162,7 @@ def _compose(spec: Spec) -> Iterator[LintFinding]:
         yield LintFinding("error", "gate-disagrees", "", where, f"compose.gates and the must rules differ: {odd}; must wins")
 
 
-def _leaks(spec: Spec) -> Iterator[LintFinding]:
-    """The same example text in two splits: what is measured has been seen."""
-    seen: dict[tuple[str, str], tuple[str, str]] = {}
-    for i, rule in enumerate(spec.rules):
-        for j, example in enumerate(rule.examples):
-            prompt = _key(" ".join(m.content for m in example.messages))
-            for text in (*example.good, *example.bad):
-                first = seen.setdefault((prompt, _key(text)), (example.split, rule.id))
-                if first[0] != example.split:
-                    where = spec.document.where(("rules", i, "examples", j))
-                    text = f"rule '{rule.id}': an example of split {example.split} also stands in split {first[0]} of '{first[1]}'"
-                    yield LintFinding("warning", "split-leak", rule.id, where, text)
-                    break
-
-
-def _key(text: str) -> str:
-    """Letters and digits only, case folded: near-duplicates fall together."""
-    return "".join(c for c in text.casefold() if c.isalnum())
-
-
-def _examples(spec: Spec, rule: Rule, i: int) -> Iterator[LintFinding]:
+def _examples(spec: Spec, rule: Rule, i: int, kinds: Collection[str] | None) -> Iterator[LintFinding]:
     """A good example that fails a checker of ANY active rule; a bad example that passes all train checkers of its own rule."""
     for j, example in enumerate(rule.examples):
         item = _item(rule, example, j)
@@ -133,19 +174,38 @@ def _examples(spec: Spec, rule: Rule, i: int) -> Iterator[LintFinding]:
             continue
         for k, answer in enumerate(example.good):
             place = spec.document.where(("rules", i, "examples", j, "good", k))
-            for role in ("train", "report", "heldout"):
-                for v in spec.verdicts(item, answer, role):
-                    if v.status in (Status.VIOLATION, Status.ERROR):
-                        severity: Severity = "error" if v.rule == rule.id or v.status is Status.ERROR else "warning"
-                        text = f"rule '{rule.id}': the good example {k + 1} gets {v.status.value} from {v.rule}/{v.checker}" + _note(v.note)
-                        yield LintFinding(severity, "good-fails", rule.id, place, text)
-        train = spec.checkers("train").get(rule.id, [])
+            for other in spec.rules:
+                for entry, checker in spec.bound(other.id) if standings[other.id].status is Standing.ACTIVE else ():
+                    if kinds is not None and entry.kind not in kinds:
+                        continue
+                    found = registry.run(checker, item, answer)
+                    if found.status in (Status.VIOLATION, Status.ERROR):
+                        severity: Severity = "error" if other.id == rule.id or found.status is Status.ERROR else "warning"
+                        said = f"{found.status.value} from {other.id}/{entry.id}" + _note(found.note)
+                        yield LintFinding(severity, "good-fails", rule.id, place, f"rule '{rule.id}': the good example {k + 1} gets {said}")
+        bound = [(entry, checker) for entry, checker in spec.bound(rule.id) if "train" in entry.roles]
+        train = [checker for entry, checker in bound if kinds is None or entry.kind in kinds]
+        if len(train) < len(bound):
+            continue  # a checker that was not asked may be the one that sees it
         for k, answer in enumerate(example.bad):
             place = spec.document.where(("rules", i, "examples", j, "bad", k))
             findings = [registry.run(checker, item, answer) for checker in train]
             if findings and not any(f.status is Status.VIOLATION for f in findings):
                 text = f"rule '{rule.id}': the bad example {k + 1} passes all train checkers"
                 yield LintFinding("error", "bad-passes", rule.id, place, text)
+
+
+def _selftests(spec: Spec, rule: Rule, i: int, kinds: Collection[str] | None, selftest: Selftest) -> Iterator[LintFinding]:
+    """What the self-test finds wrong with each checker of a rule, given the rule's good examples."""
+    good = [(_item(rule, e, j), answer) for j, e in enumerate(rule.examples) for answer in e.good]
+    active = [(item, answer) for item, answer in good if spec.resolve(item).statuses[rule.id].status is Standing.ACTIVE]
+    places = {entry.id: j for j, entry in enumerate(rule.checkers)}
+    for entry, checker in spec.bound(rule.id):
+        if kinds is None or entry.kind in kinds:
+            known = [(item, y) for item, y in active if registry.run(checker, item, y).status is Status.COMPLIANT]
+            for fault in selftest(checker, known):
+                where = spec.document.where(("rules", i, "checkers", places[entry.id]))
+                yield LintFinding("error", "selftest", rule.id, where, f"rule '{rule.id}': self-test of checker '{entry.id}': {fault}")
 
 
 def _item(rule: Rule, example: ExampleEntry, j: int) -> Item:

@@ -1,6 +1,6 @@
 """spec.yaml → SpecFile, strictly: every error says file:line:column, what is wrong, and the nearest right name.
 
-    text ──strict YAML──→ plain data ──facts, params: JSON──→ pydantic ──ids, levels, languages, circles──→ SpecFile
+    text ──strict YAML──→ plain data ──include──→ all rules ──facts, params: JSON──→ pydantic ──ids, levels, languages, circles──→ SpecFile
 
 Plain scalars stay text until the schema says otherwise. `facts` and `params` have no schema here, so there a plain (unquoted) true, false
 or number becomes JSON, but only where that loses nothing: `1.10` and `no` stay text, as does everything quoted.
@@ -14,10 +14,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from norma.base.errors import NormaError, nearest
 from norma.base.strict_yaml import Document, load_yaml, parse_yaml, validate
+from norma.spec import include
 from norma.spec.expression import Expression
 from norma.spec.schema import Mode, Objective, RuleEntry, SpecFile
 
@@ -28,16 +27,20 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 def read(path: Path) -> tuple[SpecFile, Document]:
     """The spec in a YAML file, checked as far as that goes without building checkers. Raises NormaError."""
     load_yaml(path)  # the clear errors for a missing file, a folder, text that is not UTF-8
-    return parse(Path(path).read_bytes().decode("utf-8-sig"), str(path))
+    return parse(Path(path).read_bytes().decode("utf-8-sig"), str(path), Path(path))
 
 
-def parse(text: str, name: str = "<spec>") -> tuple[SpecFile, Document]:
-    """The spec in YAML text; ``name`` stands in error places."""
+def parse(text: str, name: str = "<spec>", path: Path | None = None) -> tuple[SpecFile, Document]:
+    """The spec in YAML text; ``name`` stands in error places, ``path`` is where included files are looked for."""
     document = parse_yaml(text, name)
     if document.data is not None and not isinstance(document.data, dict):
         raise NormaError("a spec is a mapping of keys", where=document.where(), mend="Start with 'norma: 1'")
-    _type_json(document, _quoted(text))
+    if document.data is not None:
+        document, marks = include.join(document, include.quoted(text), path)
+        _type_json(document, marks)
     file = validate(document, SpecFile)
+    if not file.rules:
+        raise NormaError("a spec needs at least one rule", where=document.where(("rules",)), mend="Add a rule under 'rules:'")
     _check(file, document)
     return file, document
 
@@ -51,24 +54,6 @@ def compile_expressions(file: SpecFile, document: Document) -> dict[str, Express
 
 
 # ---- JSON values inside facts and params ----
-
-
-def _quoted(text: str) -> set[Place]:
-    """The places of quoted scalars: they stay text."""
-    found: set[Place] = set()
-
-    def walk(node: yaml.Node | None, path: Place) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                walk(value, (*path, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for i, value in enumerate(node.value):
-                walk(value, (*path, i))
-        elif isinstance(node, yaml.ScalarNode) and node.style is not None:
-            found.add(path)
-
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
-    return found
 
 
 def _type_json(document: Document, quoted: set[Place]) -> None:
@@ -113,6 +98,7 @@ def _check(file: SpecFile, document: Document) -> None:
                 f"the rule id '{rule.id}' is used twice (first at {first})", where=document.where(("rules", i, "id")), mend="Rename one"
             )
         ids[rule.id] = i
+    _check_aliases(file, ids, document)
     header = file.spec
     if header.source_language not in header.languages:
         raise NormaError(
@@ -127,6 +113,18 @@ def _check(file: SpecFile, document: Document) -> None:
         _check_circle(file, key, document)
 
 
+def _check_aliases(file: SpecFile, ids: dict[str, int], document: Document) -> None:
+    owners: dict[str, str] = {}
+    for i, rule in enumerate(file.rules):
+        for j, alias in enumerate(rule.aliases):
+            where = document.where(("rules", i, "aliases", j))
+            if alias in ids:
+                raise NormaError(f"the alias '{alias}' is the id of a rule", where=where, mend="An alias is a former id, no longer in use")
+            if alias in owners:
+                raise NormaError(f"the alias '{alias}' also stands in '{owners[alias]}'", where=where, mend="Keep one of the two")
+            owners[alias] = rule.id
+
+
 def _check_rule(file: SpecFile, rule: RuleEntry, i: int, ids: dict[str, int], document: Document) -> None:
     at: Place = ("rules", i)
     if rule.level not in file.levels:
@@ -135,10 +133,15 @@ def _check_rule(file: SpecFile, rule: RuleEntry, i: int, ids: dict[str, int], do
         if language not in rule.statement:
             where = document.where((*at, "statement"))
             raise NormaError(f"rule '{rule.id}' has no statement in '{language}'", where=where, mend=f"Add '{language}:' to 'statement'")
-    for language in rule.statement:
-        if language not in file.spec.languages:
-            where = document.where((*at, "statement", language))
+    for key in ("statement", "title", "translations"):
+        for language in getattr(rule, key):
+            if language in file.spec.languages:
+                continue
+            where = document.where((*at, key, language))
             raise NormaError(f"'{language}' is not a language of this spec", where=where, mend=nearest(language, file.spec.languages))
+    if file.spec.source_language in rule.translations:
+        where = document.where((*at, "translations", file.spec.source_language))
+        raise NormaError(f"'{file.spec.source_language}' is the source language: it is translated from nothing", where=where)
     for key in ("unless", "overrides", "conflicts_with"):
         for j, other in enumerate(getattr(rule, key)):
             where = document.where((*at, key, j))
@@ -152,6 +155,9 @@ def _check_rule(file: SpecFile, rule: RuleEntry, i: int, ids: dict[str, int], do
         if e.benign_pair_of is not None:
             where = document.where((*at, "elicit", j, "benign_pair_of"))
             _known(e.benign_pair_of, prompts - {e.id}, f"'benign_pair_of' names an unknown prompt '{e.benign_pair_of}'", where)
+        if e.attack is not None and (e.split or "test") != "attack":
+            where = document.where((*at, "elicit", j, "attack"))
+            raise NormaError("'attack' says of what kind a prompt of split attack is", where=where, mend="Add 'split: attack'")
         for key in ("prompt", "system"):
             for tag in getattr(e, key):
                 if tag not in file.spec.languages:

@@ -35,6 +35,10 @@ _WORDS = {
         "overrides": "Overrides",
         "conflicts_with": "Conflicts with",
         "version": "version",
+        "levels": "Levels of authority",
+        "licence": "Licence",
+        "aliases": "Formerly",
+        "stale": "The source wording has changed since this was translated.",
     },
     "zh": {
         "level": "级别",
@@ -50,6 +54,10 @@ _WORDS = {
         "overrides": "优先于",
         "conflicts_with": "冲突于",
         "version": "版本",
+        "levels": "权限级别",
+        "licence": "许可",
+        "aliases": "曾用名",
+        "stale": "原文在本译文之后已有改动。",
     },
 }
 
@@ -85,30 +93,46 @@ def insert(messages: Sequence[Message], text: str, position: str) -> list[Messag
     raise ValueError("there is no user message to put the rules before")
 
 
-def spec_markdown(spec: Spec, language: str) -> str:
-    """The spec for public reading, in one language."""
+def spec_markdown(spec: Spec, language: str, only: str | None = None) -> str:
+    """The spec for public reading, in one language; ``only``: of one rule. A translation that is out of date says so."""
     w = _WORDS[_table(language)]
-    lines = [f"# {spec.id} ({w['version']} {spec.version})", ""]
+    if only is not None:
+        return "\n".join(_rule(spec.rule(only), language, w)).rstrip() + "\n"
+    head = f"# {spec.id} ({w['version']} {spec.version})"
+    facts = [f"- {w['levels']}: " + " > ".join(spec.levels)]
+    facts += [f"- {w['licence']}: {spec.file.spec.license}"] if spec.file.spec.license else []
+    lines = [head, "", *facts, ""]
     for rule in spec.rules:
-        lines += [f"## {rule.id}", "", rule.text(language), ""]
-        lines.append(f"- {w['level']}: {rule.level}, {w['must'] if rule.must else w['weigh']}")
-        condition = w["always"] if rule.applies.strip() == "true" else f"`{rule.applies.strip()}`"
-        lines.append(f"- {w['applies']}: {condition}")
-        for key in ("unless", "overrides", "conflicts_with"):
-            if names := getattr(rule, key):
-                lines.append(f"- {w[key]}: " + ", ".join(f"`{n}`" for n in names))
-        if rule.checkers:
-            lines.append(f"- {w['checkers']}: " + ", ".join(f"`{c.use or c.kind}` ({', '.join(c.roles)})" for c in rule.checkers))
-        if rule.target:
-            lines.append(f"- {w['target']}: {rule.target.min_rate:.0%}")
-        lines.append("")
-        for example in rule.examples:
-            if languages.covers(example.lang, language):
-                lines += [_quote(f"**{m['role']}**: {m['content']}") + "\n" for m in (e.model_dump() for e in example.messages)]
-                lines += [_bullet(f"**{w['good']}**: {text}") for text in example.good]
-                lines += [_bullet(f"**{w['bad']}**: {text}") for text in example.bad]
-                lines.append("")
+        lines += _rule(rule, language, w)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _rule(rule: Rule, language: str, w: dict[str, str]) -> list[str]:
+    title = rule.title.get(languages.best(language, rule.title) or "")
+    lines = [f"## {title} (`{rule.id}`)" if title else f"## {rule.id}", "", rule.text(language).strip(), ""]
+    served = languages.best(language, rule.statement) or rule.source_language
+    if rule.translation(served) == "stale":
+        lines += [f"*{w['stale']}*", ""]
+    lines.append(f"- {w['level']}: {rule.level}, {w['must'] if rule.must else w['weigh']}")
+    condition = w["always"] if rule.applies.strip() == "true" else f"`{' '.join(rule.applies.split())}`"
+    lines.append(f"- {w['applies']}: {condition}")
+    for key in ("unless", "overrides", "conflicts_with"):
+        if names := getattr(rule, key):
+            lines.append(f"- {w[key]}: " + ", ".join(f"`{n}`" for n in names))
+    if rule.checkers:
+        lines.append(f"- {w['checkers']}: " + ", ".join(f"`{c.use or c.kind}` ({', '.join(c.roles)})" for c in rule.checkers))
+    if rule.target:
+        lines.append(f"- {w['target']}: {rule.target.min_rate:.0%}")
+    if rule.aliases:
+        lines.append(f"- {w['aliases']}: " + ", ".join(f"`{n}`" for n in rule.aliases))
+    lines.append("")
+    for example in rule.examples:
+        if languages.covers(example.lang, language):
+            lines += [_quote(f"**{m.role}**: {m.content}") + "\n" for m in example.messages]
+            lines += [_bullet(f"**{w['good']}**: {text}") for text in example.good]
+            lines += [_bullet(f"**{w['bad']}**: {text}") for text in example.bad]
+            lines.append("")
+    return lines
 
 
 def _quote(text: str) -> str:

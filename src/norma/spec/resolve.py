@@ -1,8 +1,9 @@
 """Which rules are active for one input, and why: deterministic, explained, without looking at any answer.
 
-Two rules meet when one names the other in `unless`, `overrides` or `conflicts_with`. Who stands is fixed once, by the first that decides:
+Two rules meet when one names the other in `unless`, `overrides` or `conflicts_with`. Who stands is decided by the first of these; all but
+the role's word, which comes with the item, are fixed once:
 
-    unless ─→ level ─→ overrides (within a level) ─→ priority ─→ must ─→ nobody: the pair is unresolved
+    unless ─→ role (trusted fact) ─→ level ─→ overrides (within a level) ─→ priority ─→ must ─→ nobody: the pair is unresolved
 
 For an input, `applies` is evaluated (false: not_applicable, unknown: unresolved) and trusted facts may switch rules off
 (``facts["overrides"] = {"style.polite": "developer"}``: a role switches off rules of its own level or lower, never higher
@@ -24,15 +25,17 @@ from norma.spec.schema import RuleEntry
 from norma.spec.types import Item, Resolution, RuleStatus, Standing
 from norma.spec.values import Unknown
 
+ORDER = ("unless", "role", "level", "overrides", "priority", "must", "")  # "": nobody decides
 OVERRIDES = "overrides"  # the key of `facts` that holds trusted overrides: {rule: role}
 
 
 @dataclass(frozen=True)
 class Edge:
-    """``winner`` beats the rule this edge belongs to; ``why`` names the step that decided. ``mutual``: nobody wins."""
+    """``winner`` beats the rule this edge belongs to; ``step`` decided, ``why`` says it in words. ``mutual``: nobody wins."""
 
     winner: str
     why: str
+    step: str
     mutual: bool = False
 
 
@@ -47,34 +50,34 @@ def edges(rules: Sequence[RuleEntry], levels: Sequence[str]) -> dict[str, tuple[
     }
     result: dict[str, list[Edge]] = {rule.id: [] for rule in rules}
     for first, second in sorted(pairs, key=lambda pair: (place[pair[0]], place[pair[1]])):
-        winner, loser, why = _decide(by_id[first], by_id[second], levels)
+        winner, loser, step, why = _decide(by_id[first], by_id[second], levels)
         if winner is None:
-            result[first].append(Edge(second, why, mutual=True))
-            result[second].append(Edge(first, why, mutual=True))
+            result[first].append(Edge(second, why, step, mutual=True))
+            result[second].append(Edge(first, why, step, mutual=True))
         else:
-            result[loser].append(Edge(winner, why))
+            result[loser].append(Edge(winner, why, step))
     return {rule: tuple(found) for rule, found in result.items()}
 
 
-def _decide(a: RuleEntry, b: RuleEntry, levels: Sequence[str]) -> tuple[str | None, str, str]:
-    """(winner, loser, why) of a pair, or (None, "", why)."""
+def _decide(a: RuleEntry, b: RuleEntry, levels: Sequence[str]) -> tuple[str | None, str, str, str]:
+    """(winner, loser, step, why) of a pair; without a winner (None, "", "", why)."""
     for x, y in ((a, b), (b, a)):
         if x.id in y.unless:
-            return x.id, y.id, "unless"
+            return x.id, y.id, "unless", "unless"
     rank_a, rank_b = levels.index(a.level), levels.index(b.level)
     if rank_a != rank_b:
         high, low = (a, b) if rank_a < rank_b else (b, a)
-        return high.id, low.id, f"level {high.level} stands above {low.level}"
+        return high.id, low.id, "level", f"level {high.level} stands above {low.level}"
     for x, y in ((a, b), (b, a)):
         if y.id in x.overrides:
-            return x.id, y.id, "overrides"
+            return x.id, y.id, "overrides", "overrides"
     if a.priority != b.priority:
         high, low = (a, b) if a.priority > b.priority else (b, a)
-        return high.id, low.id, f"priority {high.priority} stands above {low.priority}"
+        return high.id, low.id, "priority", f"priority {high.priority} stands above {low.priority}"
     if a.must != b.must:
         high, low = (a, b) if a.must else (b, a)
-        return high.id, low.id, "a must stands above a guideline"
-    return None, "", "same level, priority and must"
+        return high.id, low.id, "must", "a must stands above a guideline"
+    return None, "", "", "same level, priority and must"
 
 
 def resolve(
@@ -86,7 +89,7 @@ def resolve(
 ) -> Resolution:
     """The standing of every rule for ``item``."""
     scope = variables(item)
-    waived = _trusted(item, rules, levels)
+    waived = trusted(item, rules, levels)
     statuses: dict[str, RuleStatus] = {}
     undecided: list[str] = []
     clouded: dict[str, str] = {}  # rule -> why its own applicability is unknown
@@ -99,14 +102,20 @@ def resolve(
             clouded[rule.id] = f"unknown whether it applies: {error}"
             applies = True
         if not applies:
-            statuses[rule.id] = RuleStatus(Standing.NOT_APPLICABLE, "applies is false")
+            statuses[rule.id] = RuleStatus(Standing.NOT_APPLICABLE, "applies is false", step="applies")
         elif role and allowed:
-            statuses[rule.id] = RuleStatus(Standing.OVERRIDDEN, f"switched off by the {role} (trusted fact)", role)
+            statuses[rule.id] = RuleStatus(Standing.OVERRIDDEN, f"switched off by the {role} (trusted fact)", role, "role")
         else:
             if role:
                 ignored[rule.id] = role
             undecided.append(rule.id)
     _settle(undecided, beaten_by, clouded, ignored, statuses)
+    for name, status in statuses.items():
+        if status.status is Standing.OVERRIDDEN:  # of several that set it aside, the earliest step is named, whatever was settled first
+            stands = [e for e in beaten_by[name] if statuses[e.winner].status is Standing.ACTIVE]
+            first = min(stands, key=lambda e: (ORDER.index(e.step), e.winner), default=None)
+            if first is not None and (ORDER.index(first.step), first.winner) < (ORDER.index(status.step), status.by):
+                statuses[name] = _set_aside(first)
     ordered = {rule.id: statuses[rule.id] for rule in rules}
     return Resolution(ordered, tuple(rule for rule, s in ordered.items() if s.status is Standing.ACTIVE))
 
@@ -127,7 +136,7 @@ def _settle(
             rivals = [e for e in beaten_by[rule] if _may_stand(e.winner, statuses)]
             victor = next((e for e in rivals if e.winner in statuses), None)
             if victor is not None:
-                statuses[rule] = RuleStatus(Standing.OVERRIDDEN, f"set aside by {victor.winner} ({victor.why})", victor.winner)
+                statuses[rule] = _set_aside(victor)
             elif not rivals and rule not in clouded:
                 note = f"; the {ignored[rule]} may not switch it off" if rule in ignored else ""
                 statuses[rule] = RuleStatus(Standing.ACTIVE, "applies" + note)
@@ -138,11 +147,15 @@ def _settle(
     for rule in waiting:
         rivals = [e for e in beaten_by[rule] if _may_stand(e.winner, statuses)]
         if rule in clouded:
-            statuses[rule] = RuleStatus(Standing.UNRESOLVED, clouded[rule])
+            statuses[rule] = RuleStatus(Standing.UNRESOLVED, clouded[rule], step="applies")
         else:
             rival = next((e for e in rivals if e.mutual), rivals[0])
             what = "conflict with" if rival.mutual else "unsettled rival"
-            statuses[rule] = RuleStatus(Standing.UNRESOLVED, f"{what} {rival.winner} ({rival.why})", rival.winner)
+            statuses[rule] = RuleStatus(Standing.UNRESOLVED, f"{what} {rival.winner} ({rival.why})", rival.winner, rival.step)
+
+
+def _set_aside(victor: Edge) -> RuleStatus:
+    return RuleStatus(Standing.OVERRIDDEN, f"set aside by {victor.winner} ({victor.why})", victor.winner, victor.step)
 
 
 def _may_stand(rule: str, statuses: Mapping[str, RuleStatus]) -> bool:
@@ -150,7 +163,7 @@ def _may_stand(rule: str, statuses: Mapping[str, RuleStatus]) -> bool:
     return status is None or status.status in (Standing.ACTIVE, Standing.UNRESOLVED)
 
 
-def _trusted(item: Item, rules: Sequence[RuleEntry], levels: Sequence[str]) -> dict[str, tuple[str, bool]]:
+def trusted(item: Item, rules: Sequence[RuleEntry], levels: Sequence[str]) -> dict[str, tuple[str, bool]]:
     """{rule: (role, may it?)} from the item's facts. Raises NormaError for names that do not exist: trusted metadata must be right."""
     overrides: Any = item.facts.get(OVERRIDES)
     if not overrides:

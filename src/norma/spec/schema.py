@@ -10,21 +10,18 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from norma.spec.languages import canonical
 
 Role = Literal["train", "report", "heldout", "gold"]
 Split = Literal["train", "validation", "test", "attack"]
+Attack = Literal["instruction_override", "role_play", "quoted_injection", "other_language", "long_context"]
 Json = Any  # what JSON can hold; values of `facts` and `params`
 
 LEVELS = ("root", "system", "developer", "user", "guideline")
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?")
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
-
-
-def _language(tag: str) -> str:
-    if not _LANGUAGE.fullmatch(tag):
-        raise ValueError(f"'{tag}' is not a BCP-47 language tag such as en or zh-Hans")
-    return tag
+_HASH = re.compile(r"[0-9a-f]{8,64}")
 
 
 def _name(text: str) -> str:
@@ -52,10 +49,28 @@ def _unique(names: list[str]) -> list[str]:
     return names
 
 
-Language = Annotated[str, AfterValidator(_language)]
+def _one_text_a_language(value: Any) -> Any:
+    """zh-hans and zh-Hans are one language: the second would silently take the place of the first."""
+    tags: dict[str, str] = {}
+    for tag in value if isinstance(value, dict) else ():
+        first = tags.setdefault(canonical(str(tag)), str(tag))
+        if first != tag:
+            raise ValueError(f"'{first}' and '{tag}' are the same language")
+    return value
+
+
+def _hash(text: str) -> str:
+    if not _HASH.fullmatch(text):
+        raise ValueError(f"'{text}' is not a hash (8 to 64 hexadecimal digits, as `norma spec lint` and `norma spec diff` print them)")
+    return text
+
+
+Language = Annotated[str, AfterValidator(canonical)]
 Name = Annotated[str, AfterValidator(_name)]
 Text = Annotated[str, AfterValidator(_text)]
 Names = Annotated[list[Name], AfterValidator(_unique)]
+Hash = Annotated[str, AfterValidator(_hash)]
+Texts = Annotated[dict[Language, Text], BeforeValidator(_one_text_a_language)]  # language -> text
 
 
 class Strict(BaseModel):
@@ -88,7 +103,7 @@ class CheckerEntry(Strict):
 
     id: Name = Field(description="Name of the checker within its rule.")
     kind: Name = Field(description="Kind of checker: program, classifier, reward, judge or human.")
-    use: str = Field(default="", description="Which checker of that kind, for example max_words.")
+    use: str = Field(default="", description="Which checker of that kind, for example words.")
     roles: Annotated[list[Role], AfterValidator(_unique)] = Field(
         default=["train", "report"],
         min_length=1,
@@ -113,18 +128,36 @@ class ElicitEntry(Strict):
     """A prompt that puts the rule to the test."""
 
     id: Name = Field(description="Name of the prompt within its rule.")
-    prompt: dict[Language, Text] = Field(min_length=1, description="What the user says, by language.")
-    system: dict[Language, Text] = Field(default_factory=dict, description="What the system message says, by language.")
+    prompt: Texts = Field(min_length=1, description="What the user says, by language.")
+    system: Texts = Field(default_factory=dict, description="What the system message says, by language.")
     facts: dict[str, Json] = Field(default_factory=dict, description="Trusted facts about the input.")
     benign_pair_of: Name | None = Field(default=None, description="Id of the prompt whose harmless look-alike this is (over-refusal).")
     split: Split | None = Field(default=None, description="Where the prompt may be used; default: its pair's split, else test.")
+    attack: Attack | None = Field(default=None, description="What kind of attack it is: for prompts of split attack.")
 
 
 class CorrectEntry(Strict):
     """How an answer that breaks the rule is corrected."""
 
-    instruction: dict[Language, Text] = Field(default_factory=dict, description="What the corrector is told, by language.")
+    instruction: Texts = Field(default_factory=dict, description="What the corrector is told, by language.")
     max_edit_ratio: float = Field(default=0.5, gt=0, le=1, description="Largest share of the answer that a correction may change.")
+
+
+class TranslationEntry(Strict):
+    """Where a translation stands."""
+
+    of: Hash = Field(description="Hash of the source wording that was translated; another wording makes the translation stale.")
+    status: Literal["machine", "draft", "reviewed"] = Field(default="reviewed", description="Who has seen it: machine, draft, or reviewed.")
+    by: str = Field(default="", description="Who translated or reviewed it.")
+
+
+class EditorialEntry(Strict):
+    """A signed statement that a wording was changed without its meaning: labels of the old wording stay good."""
+
+    was: Hash = Field(description="Meaning hash before the change (`norma spec diff` prints it).")
+    by: Text = Field(description="Who signs.")
+    reason: Text = Field(description="What was changed and why the meaning is the same.")
+    spot_check: int = Field(ge=1, description="How many old labels were looked at again under the new wording, all unchanged.")
 
 
 class Mode(StrEnum):
@@ -155,9 +188,15 @@ class RuleEntry(Strict):
     """One rule (规范)."""
 
     id: Name = Field(description="Name of the rule; dots group rules (style.polite).")
+    aliases: Names = Field(default_factory=list, description="Former ids: labels and results under them belong to this rule.")
+    title: Texts = Field(default_factory=dict, description="A short heading for readers, by language; never shown to a model.")
     level: str = Field(default="guideline", description="Authority, one of `levels`.")
     must: bool = Field(default=False, description="true: a requirement (gate); false: something to weigh.")
-    statement: dict[Language, Text] = Field(min_length=1, description="The rule in words, by language.")
+    statement: Texts = Field(min_length=1, description="The rule in words, by language.")
+    translations: Annotated[dict[Language, TranslationEntry], BeforeValidator(_one_text_a_language)] = Field(
+        default_factory=dict, description="Where each translation of the statement stands, by language."
+    )
+    editorial: list[EditorialEntry] = Field(default_factory=list, description="Signed changes of wording that left the meaning as it was.")
     applies: str = Field(default="true", description="When the rule applies: a CEL expression over the input only.")
     unless: Names = Field(default_factory=list, description="Rules before which this one yields whenever they are active.")
     overrides: Names = Field(default_factory=list, description="Rules of the same level that this one sets aside while it is active.")
@@ -202,10 +241,36 @@ class SpecFile(Strict):
     levels: Annotated[list[Name], AfterValidator(_unique)] = Field(
         default_factory=lambda: list(LEVELS), min_length=1, description="Levels of authority, the highest first."
     )
-    rules: list[RuleEntry] = Field(min_length=1, description="The rules, in the order in which prompts show them.")
+    include: list[Text] = Field(
+        default_factory=list, description="Further files of rules, relative to this one; theirs come first, in this order."
+    )
+    rules: list[RuleEntry] = Field(default_factory=list, description="The rules, in the order in which prompts show them.")
     compose: ComposeEntry = Field(default_factory=ComposeEntry, description="How R(x, y) is composed.")
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a spec file, help texts included, for editors and `norma spec schema`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **SpecFile.model_json_schema()}
+class Fragment(Strict):
+    """A file that a spec includes: rules, or further files of rules."""
+
+    norma: Annotated[int, AfterValidator(_format)] = Field(default=1, description="Version of this file format: 1.")
+    include: list[Text] = Field(default_factory=list, description="Further files of rules, relative to this one.")
+    rules: list[RuleEntry] = Field(default_factory=list, description="The rules, in the order in which prompts show them.")
+
+
+LATER = frozenset({"aliases", "title", "translations", "editorial", "include", "attack"})  # keys that came after the first spec files
+
+
+def plain(entry: BaseModel) -> Any:
+    """The entry as JSON values. A key that came later and says nothing is left out: it must not change the hash of older files."""
+
+    def spoken(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: spoken(part) for key, part in value.items() if key not in LATER or part}
+        return [spoken(part) for part in value] if isinstance(value, list) else value
+
+    return spoken(entry.model_dump(mode="json"))
+
+
+def json_schema(fragment: bool = False) -> dict[str, Any]:
+    """The JSON Schema of a spec file (or of a file it includes), help texts included, for editors and `norma spec schema`."""
+    model = Fragment if fragment else SpecFile
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}

@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 from norma.base.errors import NormaError, nearest
 from norma.base.hashing import digest
-from norma.base.strict_yaml import Document
+from norma.base.strict_yaml import Document, parse_yaml
 from norma.spec import compose, languages, loader, registry, render, shipped
 from norma.spec import resolve as resolution
+from norma.spec.expression import variables
 from norma.spec.rule import Rule, rule_from
-from norma.spec.schema import ComposeEntry, Mode, Role, SpecFile, Split
+from norma.spec.schema import CheckerEntry, ComposeEntry, Mode, Role, SpecFile, Split, plain
 from norma.spec.types import Checker, Item, Message, Resolution, Reward, Standing, Status, Verdict
+from norma.spec.values import Unknown
+from norma.spec.writing import yaml_text
 
 CACHE = 16384  # inputs whose resolution is remembered; then the memory starts anew
 
@@ -33,12 +36,12 @@ class Spec:
         self.source_language: str = file.spec.source_language
         self.languages: tuple[str, ...] = tuple(file.spec.languages)
         self.levels: tuple[str, ...] = tuple(file.levels)
-        self.rules: tuple[Rule, ...] = tuple(
-            rule_from(entry, self.source_language, entry.id in file.compose.constraints) for entry in file.rules
-        )
+        budgets = {rule: constraint.budget for rule, constraint in file.compose.constraints.items()}
+        self.rules: tuple[Rule, ...] = tuple(rule_from(entry, self.source_language, budgets.get(entry.id)) for entry in file.rules)
         self.composition: ComposeEntry = file.compose
-        self.digest: str = digest(file.model_dump(mode="json"))
+        self.digest: str = digest(plain(file))
         self._by_id = {rule.id: rule for rule in self.rules}
+        self._by_alias = {alias: rule for rule in self.rules for alias in rule.aliases}
         self._expressions = loader.compile_expressions(file, document)
         self._edges = resolution.edges(self.rules, self.levels)
         self._checkers: dict[str, list[tuple[str, tuple[str, ...], Checker]]] = {rule.id: [] for rule in self.rules}
@@ -67,6 +70,13 @@ class Spec:
         """A spec from YAML text."""
         return Spec(*loader.parse(text, name), None, checkers)
 
+    def one_file(self) -> str:
+        """The spec as the text of one file, what it includes written out; a file that includes nothing stays as people wrote it."""
+        text = None if self.source is None else self.source.read_bytes().decode("utf-8-sig")
+        if text is None or "include" in parse_yaml(text, str(self.source)).data:
+            return yaml_text(self.document.data)
+        return text
+
     def _build(self) -> None:
         for i, rule in enumerate(self.rules):
             for j, entry in enumerate(rule.checkers):
@@ -81,10 +91,11 @@ class Spec:
         return f"Spec({self.id} {self.version}, {len(self.rules)} rules, {self.digest[:12]})"
 
     def rule(self, id: str) -> Rule:
-        """The rule of that id. Raises NormaError with the nearest name."""
-        if id not in self._by_id:
+        """The rule of that id, or of that former id. Raises NormaError with the nearest name."""
+        found = self._by_id.get(id) or self._by_alias.get(id)
+        if found is None:
             raise NormaError(f"unknown rule '{id}'", where=self.source, mend=nearest(id, self._by_id))
-        return self._by_id[id]
+        return found
 
     # ---- which rules are active ----
 
@@ -102,6 +113,22 @@ class Spec:
                 self._cache.clear()
             self._cache[key] = found
         return found
+
+    def beaten_by(self, rule: str) -> tuple[resolution.Edge, ...]:
+        """Who could set ``rule`` aside, and by which step; independent of any input."""
+        return self._edges[rule]
+
+    def applies(self, rule: str, item: Item) -> bool | None:
+        """The rule's own predicate for ``item``: True, False, or None where the item lacks what it asks for."""
+        found = self.predicate(rule, item)
+        return found if isinstance(found, bool) else None
+
+    def predicate(self, rule: str, item: Item) -> bool | str:
+        """The same; a text says why it is unknown."""
+        try:
+            return self._expressions[rule](variables(item))
+        except Unknown as error:
+            return str(error)
 
     # ---- instructive prompting ----
 
@@ -138,6 +165,12 @@ class Spec:
         """{rule: its checkers of that role}, rules without one left out."""
         found = {rule: [c for _, roles, c in bound if role in roles] for rule, bound in self._checkers.items()}
         return {rule: checkers for rule, checkers in found.items() if checkers}
+
+    def bound(self, rule: str) -> list[tuple[CheckerEntry, Checker]]:
+        """The rule's checkers as they were built, each with its entry; people are not among them."""
+        found = self.rule(rule)
+        entries = {entry.id: entry for entry in found.checkers}
+        return [(entries[name], checker) for name, _, checker in self._checkers[found.id]]
 
     def verdicts(self, item: Item, response: str, role: Role) -> list[Verdict]:
         """One verdict per rule and checker of ``role``: not_applicable where resolution says so, unsure where it cannot be resolved."""

@@ -153,11 +153,15 @@ class CheckerKind(Protocol):
 
 @dataclass(frozen=True)
 class RuleStatus:
-    """The standing of one rule for one input: ``reason`` in words, ``by`` the rule or role that decided it (or "")."""
+    """The standing of one rule for one input: ``reason`` in words, ``by`` the rule or role that decided it (or "").
+
+    ``step``: which step of the order decided: applies, unless, role, level, overrides, priority, must; "" where none had to.
+    """
 
     status: Standing
     reason: str
     by: str = ""
+    step: str = ""
 
 
 @dataclass(frozen=True)

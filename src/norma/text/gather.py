@@ -65,7 +65,7 @@ def gather(options: CorpusOptions, quarantine: Quarantine, progress: Progress, s
     for source in options.sources:
         if source.docstrings is not None:
             packages = choose(source.docstrings)
-            progress.say(f"Reading the docstrings of {len(packages)} packages")
+            progress.say(f"Reading the docstrings of {len(packages)} package{'s' if len(packages) != 1 else ''}")
             scan = read_docstrings(packages, quarantine, progress=progress)
             found.packages |= scan.packages
             found.licences |= {p.name: p.licence for p in packages}

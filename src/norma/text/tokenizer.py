@@ -1,4 +1,4 @@
-"""The tokenizer: byte-level BPE, trained here or opened from a folder's files, with its chat template.
+"""The tokenizer: byte-level BPE or characters, trained here or opened from a folder's files, with its chat template.
 
     text ─→ encode ─→ ids                                (user text never becomes a special token)
     messages ─→ chat template (sandboxed) ─→ ids + mask  (see norma.text.chat)
@@ -24,6 +24,7 @@ from norma.base.files import write_json, write_text
 from norma.text.vocabularies import build, complete, read_config, text_of
 
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
+UNKNOWN = "<|unk|>"  # of tokenizers of characters only: bytes spell everything
 SENTINELS = 100  # for spans, as T5 has them (1910.10683, 3.1.4)
 OBJECTIVE_TOKENS: Mapping[str, tuple[str, ...]] = {
     "masked": ("<|mask|>",),
@@ -180,7 +181,26 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, objectives: Sequence[
         show_progress=False,
     )
     backend.train_from_iterator(_batches(texts), trainer)
-    config = {
+    return Tokenizer(backend, _config(objectives))
+
+
+def character_tokenizer(texts: Iterable[str], objectives: Sequence[str] = ()) -> Tokenizer:
+    """A token for each character (Unicode code point) of ``texts``, in their order, behind the special tokens; others become <|unk|>.
+
+    It is a BPE without merges. Nothing is normalised: decoding gives the text back to the character.
+    """
+    special = [*SPECIAL_TOKENS, UNKNOWN, *(token for name in objectives for token in OBJECTIVE_TOKENS[name])]
+    characters = sorted(set().union(*map(set, texts)))
+    vocabulary = {token: i for i, token in enumerate([*special, *characters])}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))
+    backend.decoder = decoders.Fuse()
+    backend.add_special_tokens(special)
+    return Tokenizer(backend, {**_config(objectives), "unk_token": UNKNOWN})
+
+
+def _config(objectives: Sequence[str]) -> dict[str, Any]:
+    """``tokenizer_config.json`` of a tokenizer that is made here."""
+    return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,
         "eos_token": END,
@@ -191,24 +211,17 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, objectives: Sequence[
         "model_max_length": 1 << 30,
         "chat_template": CHAT_TEMPLATE,
     }
-    return Tokenizer(backend, config)
 
 
-def _batches(texts: Iterable[str], size: int = 1000) -> Iterator[list[str]]:
+def _batches(texts: Iterable[str], size: int = 1 << 20) -> Iterator[list[str]]:
+    """Texts that together have at least ``size`` characters, which bounds the memory."""
     batch: list[str] = []
+    held = 0
     for text in texts:
         batch.append(text)
-        if len(batch) == size:
+        held += len(text)
+        if held >= size:
             yield batch
-            batch = []
+            batch, held = [], 0
     if batch:
         yield batch
-
-
-def read_texts(files: Iterable[Path]) -> Iterator[str]:
-    """The ``text`` of text rows, or every message's content of question rows, from the corpus files of a run."""
-    for path in files:
-        with Path(path).open(encoding="utf-8") as handle:
-            for line in handle:
-                row = json.loads(line)
-                yield row["text"] if "text" in row else "\n".join(m["content"] for m in row["messages"])

@@ -36,6 +36,7 @@ from norma.train.options import TrainOptions
 from norma.train.sinks import open_sinks
 from norma.train.spread import agree, whole
 from norma.train.stopping import StopRequest
+from norma.train.tensor_parallel import clip_gradient
 
 Losses = Callable[[int], Iterator[tuple[Tensor, dict[str, float]]]]
 
@@ -69,8 +70,8 @@ def train(
         flops_per_step, peak_flops: with both, a row says what share of the machine's peak was reached (``norma.train.peak``).
         sample: step -> text, asked for every ``options.sample_every`` steps, the model in evaluation mode.
         name: what the run is called in sinks (default: the folder's name).
-        ranks: the processes that train together. ``losses`` gives this rank's part times their number, and numbers that add up over
-            them; the first writes rows, and ``sample`` is asked for only when it is alone.
+        ranks: the processes that train together. ``losses`` gives this rank's part times the number of readers, and numbers that add
+            up over them; the first writes rows, and ``sample`` is asked for only when it is alone.
         shrink: called when memory did not suffice for a step: makes ``losses`` take less at one time and says what it did, or None
             when there is nothing left to do. The step is then done again. Several ranks stop instead: the others would wait.
 
@@ -198,8 +199,8 @@ def _within_memory(
 
 def _gradient(model: nn.Module, losses: Losses, step: int, seed: int, clip: float, ranks: Ranks) -> dict[str, float]:
     """Leave the clipped gradient of a step in the parameters; returns the sums of its parts' numbers, and the norm before clipping."""
-    # The CPU's generator takes 32 bits of its seed: mixed, so that all of seed, step and rank count.
-    mixed = (seed, step) if ranks.first else (seed, step, ranks.rank)
+    # The CPU's generator takes 32 bits of its seed: mixed, so that all of seed, step and rank count. Who shares a layer drops the same.
+    mixed = (seed, step) if ranks.reader == 0 else (seed, step, ranks.reader)
     torch.manual_seed(int(np.random.SeedSequence(mixed).generate_state(1)[0]))
     reset(model)
     parts = []
@@ -207,5 +208,5 @@ def _gradient(model: nn.Module, losses: Losses, step: int, seed: int, clip: floa
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         parts.append(part)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    norm = whole(torch.nn.utils.clip_grad_norm_(parameters, clip))
+    norm = whole(clip_gradient(parameters, clip))
     return {**ranks.total(total(parts)), "gradient_norm": float(norm)}

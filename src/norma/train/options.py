@@ -30,6 +30,9 @@ class TrainOptions(BaseModel):
 
     z_loss: float = Field(0.0, ge=0, description="Weight of the squared log of the softmax's sum, 1e-4 in PaLM (token losses).")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target that is spread over the vocabulary (token losses).")
+    tensor_parallel: int | None = Field(
+        None, ge=2, description="Ranks that divide each layer between them (with torchrun, pretrain and sft); FSDP2 divides the rest."
+    )
     recompute: bool = Field(False, description="Activation checkpointing: keep only the inputs of blocks, at the price of a third pass.")
 
     # Off by default: losses of small batches, pairs and rollouts jump by themselves. What is not finite is always noticed.

@@ -64,8 +64,8 @@ class Pretraining:
         for i, stream in enumerate(self.streams):
             if not (count := int((which == i).sum())):
                 continue
-            shares = [within[mine][which[mine] == i] for mine in (Ranks(r, ranks.count).share(self.size) for r in range(ranks.count))]
-            own = shares[ranks.rank]
+            shares = [within[mine][which[mine] == i] for mine in (Ranks(r, ranks.readers).share(self.size) for r in range(ranks.readers))]
+            own = shares[ranks.reader]
             rows = stream.rows(own if len(own) else within[which == i][:1], step)
             found.append((stream, count, rows if len(own) else rows.blank(), max(map(len, shares))))
         return found
@@ -80,9 +80,9 @@ class Pretraining:
         ranks: Ranks = ALONE,
         scoring: Scoring = PLAIN,
     ) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        """The loss of a step, a micro-batch at a time; of several ranks, each its part, times their number."""
+        """The loss of a step, a micro-batch at a time; of several ranks, each its part, times the number of those that read."""
         parts = self.parts(step, ranks)
-        predicted = np.sum(ranks.gather([examples.predicted for _, _, examples, _ in parts]), axis=0)
+        predicted = np.sum(ranks.gather_readers([examples.predicted for _, _, examples, _ in parts]), axis=0)
         for (stream, rows, examples, most), targets in zip(parts, predicted.tolist(), strict=True):
             share, targets = rows / self.size, max(1, targets)
             for start in range(0, most, micro):
@@ -99,4 +99,4 @@ class Pretraining:
                     numbers["loss.router"] = float(found.router.detach()) / self.size
                 if found.text_bytes:
                     numbers |= {"nats": found.text_nats, "bytes": float(found.text_bytes)}
-                yield loss * ranks.count, {"loss": float(loss.detach()), **numbers}
+                yield loss * ranks.readers, {"loss": float(loss.detach()), **numbers}

@@ -1,6 +1,6 @@
 """A model that is spread over ranks: each holds a part of every weight, of its gradient and of its moments.
 
-model ─→ spread ─→ train (losses times the number of ranks) ─→ collect ─→ model, whole again
+    model ─→ spread ─→ train (losses times the number of ranks) ─→ collect ─→ model, whole again
 """
 
 from __future__ import annotations
@@ -13,25 +13,33 @@ from torch import Tensor, nn
 
 from norma.base.ranks import Ranks
 from norma.nn import Transformer
+from norma.train.tensor_parallel import divide_block, must_divide
 
 
 def spread(model: Transformer, ranks: Ranks) -> Transformer:
     """The model that a rank trains: ``model`` itself when it is alone, else a copy of which each rank holds a part.
 
     Weights, gradients and moments are divided by ``fully_shard`` (FSDP2), a block at a time: a block's weights are whole only while
-    it computes. Losses must be multiplied by the number of ranks, since gradients are averaged over them.
+    it computes. With ``ranks.tensor`` a group of ranks divides a block's matrices first, and they are whole nowhere. Losses must be
+    multiplied by the number of readers, over whom gradients are averaged.
     """
     if ranks.count == 1:
         return model
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    if ranks.tensor > 1:
+        must_divide(model.config, ranks.tensor)
     parts = copy.deepcopy(model)
-    mesh = init_device_mesh(next(model.parameters()).device.type, (ranks.count,))
+    device = next(model.parameters()).device.type
+    mesh = init_device_mesh(device, (ranks.count,))
+    both = init_device_mesh(device, (ranks.readers, ranks.tensor), mesh_dim_names=("data", "tensor")) if ranks.tensor > 1 else None
     for stack in (parts.encoder, parts.decoder):
         for block in () if stack is None else stack.blocks:
-            fully_shard(block, mesh=mesh)
-    fully_shard(parts, mesh=mesh)
+            if both is not None:
+                divide_block(block, both["tensor"])
+            fully_shard(block, mesh=mesh if both is None else both["data"])
+    fully_shard(parts, mesh=mesh)  # embeddings and head: every rank holds a part, whatever its group
     for entrance in ("hidden", "encode"):  # the ways in besides forward()
         register_fsdp_forward_method(parts, entrance)
     return parts

@@ -58,4 +58,4 @@ def language_losses(
         if found.router is not None:
             loss = loss + found.router / len(batch.ids)
             numbers["loss.router"] = float(found.router.detach()) / len(batch.ids)
-        yield loss * ranks.count, numbers
+        yield loss * ranks.readers, numbers

@@ -1,6 +1,7 @@
 """report.json: every number of the report, computed here and nowhere else; the page only draws it.
 
     response rows, verdict rows ─→ rates, comparisons, hack gaps, quality, drift, examples ┐
+    rows of trials (rules on and off, attacks, groups) ─→ steering, attacks, gaps ─────────┤
     extras (bits per byte, KL, curves, retention, run, lineage) ─→ checked and passed on ──┼─→ `build_report` ─→ dict ─→ report.json
     spec ─→ rule cards (statements, targets, hashes) ──────────────────────────────────────┘                      └─→ report.html
 
@@ -14,9 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypedDict
 
 from norma.base.errors import NormaError, nearest
-from norma.evaluate import compliance, hack_gap, quality
+from norma.evaluate import audit, compliance, control, drift, hack_gap, quality, tax
 from norma.evaluate.report.examples import choose_examples
+from norma.evaluate.report.items import pack_items
 from norma.evaluate.report.wording import method_label
+from norma.evaluate.trials import ELICIT, is_main
 
 FORMAT = 1
 
@@ -62,6 +65,11 @@ class Extras(TypedDict, total=False):
     pairs: list[tuple[str, str]]  # declared comparisons; default: baseline with every other method that is not a task model
     under_test: list[str]  # methods that must reach the targets (junit.xml); default: the "after" side of `pairs`
     bits_per_byte: dict[str, float]  # method -> bits per byte on validation text
+    text_bits: dict[str, list[list[float]]]  # method -> (bits, bytes) of blocks of validation text, the same blocks for all
+    families: dict[str, compliance.Family]  # Holm families that the recipe declares in place of main
+    combinations: list[list[str]]  # rules that were shown together (set control)
+    kept_apart: dict[str, list[list[str]]]  # method -> combinations that its training never showed together
+    benign: dict[str, str]  # harmless prompt -> the prompt it looks like (clusters of the elicitation prompts)
     bits_per_byte_before: float  # of the untrained model
     kl: dict[str, float]  # method -> KL to the model it started from, nats a token
     curves: list[dict[str, Any]]  # {"method", "points": [{"step", "reward", "kl", "rules": {rule: rate}}]}
@@ -95,7 +103,11 @@ def build_report(
         seed: of bootstrap, permutation and the choice of examples.
         examples: how many to show per rule, method and kind.
     """
-    verdict_rows = list(verdicts)
+    every_verdict, every_response = list(verdicts), responses
+    verdict_rows, responses = (
+        [v for v in every_verdict if is_main(v)],
+        [r for r in responses if r.get("arm") is None and r.get("set") != ELICIT],
+    )
     judgements = compliance.Judgements(verdict_rows)
     answered = list(dict.fromkeys(str(r["method"]) for r in responses))
     methods = _order([*answered, *(m for m in judgements.methods if m not in answered)], extras.get("order"))
@@ -116,11 +128,15 @@ def build_report(
     rules = sorted(judgements.rules("report"), key=lambda r: order.get(r, len(order)))
     heldout = sorted(judgements.rules("heldout"), key=lambda r: order.get(r, len(order)))
     margin, seeds = extras.get("margin", 0.05), extras.get("seeds", 1)
-    comparisons = compliance.compare_all(judgements, pairs, targets, margin=margin, seed=seed, confidence=confidence)
+    families = extras.get("families")
+    comparisons = compliance.compare_all(judgements, pairs, targets, families=families, margin=margin, seed=seed, confidence=confidence)
     comparisons.sort(key=lambda c: order.get(c.get("rule") or "", -1))
     gaps = hack_gap.hack_gaps(judgements, pairs, seed=seed, confidence=confidence, kl=extras.get("kl"))
     languages = judgements.languages()
     sets = list(dict.fromkeys(str(r.get("set", "questions")) for r in responses))
+    questions = [r for r in responses if r.get("set", "questions") == "questions"]
+    common: dict[str, Any] = {"seed": seed, "confidence": confidence}
+    elicited = [r for r in every_response if r.get("arm") is None and r.get("cluster") in _prompts(extras.get("benign", {}))]
 
     report = {
         "report": FORMAT,
@@ -141,11 +157,12 @@ def build_report(
             "baseline": baseline,
             "pairs": [list(p) for p in pairs],
             "under_test": list(extras.get("under_test", [after for _, after in pairs] or judged)),
-            "families": _families(comparisons),
+            "families": _families(comparisons, families),
         },
         "data": {
             "answers": len(responses),
-            "verdicts": len(verdict_rows),
+            "verdicts": len(every_verdict),
+            "trials": len({(v["method"], v["item"]) for v in every_verdict if not is_main(v)}),
             "questions": len({key for (_, role), t in judgements.tables.items() if role == "report" for key in t}),
             "clusters": len({p.cluster for (_, role), t in judgements.tables.items() if role == "report" for p in t.values()}),
             "languages": [
@@ -189,11 +206,20 @@ def build_report(
                 )
             )
         ],
-        "drift": quality.drift([r for r in responses if r.get("set", "questions") == "questions"], methods),
+        "audit": audit.audits(judgements, judged, rules, confidence),
+        "control": control.steering(every_verdict, judged, rules, extras.get("combinations", []), extras.get("kept_apart"), **common),
+        "attack": control.attacks(every_verdict, judged, rules, **common),
+        "gaps": control.gaps(every_verdict, judged, rules, **common),
+        "over_refusal": drift.over_refusal(elicited, extras.get("benign", {}), judged, confidence),
+        "tax": tax.tax(
+            extras.get("text_bits", {}), questions, judged, baseline, openings=extras.get("openings", quality.OPENINGS), **common
+        ),
+        "drift": drift.drift(questions, methods, baseline, **common),
         "bits_per_byte_before": extras.get("bits_per_byte_before"),
         "curves": [dict(curve) for curve in extras.get("curves", [])],
         "retention": _retention(judgements, extras.get("retention", []), rules, targets, margin, seed, confidence),
         "examples": choose_examples(responses, verdict_rows, judged, rules, baseline, count=examples, seed=seed),
+        "items": pack_items(questions, verdict_rows, judged, rules, seed=seed),
         "lineage": [dict(row) for row in extras.get("lineage", [])],
         "limits": list(extras.get("limits", [])),
     }
@@ -235,9 +261,14 @@ def _card(rule: RuleLike, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, An
     }
 
 
-def _families(rows: Sequence[compliance.Comparison]) -> list[dict[str, Any]]:
+def _families(rows: Sequence[compliance.Comparison], declared: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     names = list(dict.fromkeys(row["family"] for row in rows))
-    return [{"family": name, "size": sum(r["family"] == name and r["p"] is not None for r in rows)} for name in names]
+    size = {name: sum(r["family"] == name and r["p"] is not None for r in rows) for name in names}
+    return [{"family": name, "size": size[name], "declared": name in (declared or {})} for name in names]
+
+
+def _prompts(pairs: Mapping[str, str]) -> set[str]:
+    return {*pairs, *pairs.values()}
 
 
 def _retention(

@@ -56,10 +56,10 @@ def choose_examples(
                     "kind": kind,
                     "item": item,
                     "language": str(answer.get("language", "")),
-                    "question": _question(answer.get("messages", [])),
+                    "question": question_text(answer.get("messages", [])),
                     "answer": str(answer["response"])[:ANSWER_LIMIT],
                     "cut": len(str(answer["response"])) > ANSWER_LIMIT,
-                    "evidence": _spans(shown.get("evidence") or [], min(len(str(answer["response"])), ANSWER_LIMIT)),
+                    "evidence": cut_spans(shown.get("evidence") or [], min(len(str(answer["response"])), ANSWER_LIMIT)),
                     "note": str(shown.get("note") or ""),
                     "checker": str(shown.get("checker") or ""),
                     "report": str(main["status"]),
@@ -87,17 +87,17 @@ def _kind(roles: Mapping[str, Mapping[str, Any]]) -> str | None:
     return {"violation": "broken", "unsure": "undecided", "error": "undecided"}.get(main)
 
 
-def _question(messages: Sequence[Mapping[str, Any]]) -> str:
+def question_text(messages: Sequence[Mapping[str, Any]]) -> str:
     """What the user said last: system prompts are the same for all and would drown it."""
     said = [str(m.get("content", "")) for m in messages if m.get("role") == "user"]
     text = said[-1] if said else ""
     return text if len(text) <= QUESTION_LIMIT else text[:QUESTION_LIMIT].rstrip() + " …"
 
 
-def _spans(spans: Sequence[Sequence[int]], length: int) -> list[list[int]]:
+def cut_spans(given: Sequence[Sequence[int]], length: int) -> list[list[int]]:
     """Evidence spans inside the shown text, sorted and merged."""
     merged: list[list[int]] = []
-    for start, end in sorted((max(0, int(s[0])), min(length, int(s[1]))) for s in spans):
+    for start, end in sorted((max(0, int(s[0])), min(length, int(s[1]))) for s in given):
         if start >= end:
             continue
         if merged and start <= merged[-1][1]:

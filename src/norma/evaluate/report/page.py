@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from norma.evaluate.junit import outcome
 from norma.evaluate.report import figures
-from norma.evaluate.report.wording import GLOSSARY, LIMITS, family_name
+from norma.evaluate.report.wording import GLOSSARY, LIMITS, family_name, kind_name
 
 FOLDER = Path(__file__).parent
 COLOURS = 7  # --m1 .. --m7 in style.css; --m0 is the baseline's
@@ -52,19 +52,26 @@ def headline(report: Mapping[str, Any], name: Mapping[str, Mapping[str, str]]) -
             return "No answer could be judged.", "没有任何回答可以判定。"
         label, rate = name[best["method"]], figures.percent(best["overall"]["rate"])
         return f"{label['en']} keeps {rate} of the rules that apply.", f"“{label['zh']}”遵守了 {rate} 的适用规则。"
-    raised = [c for c in rows if c["low"] > 0]
-    if not raised:
-        lowered = [c for c in rows if c["high"] < 0]
-        if lowered:
-            return "Training lowered compliance.", "训练降低了合规率。"
-        return "No method raised compliance beyond what chance explains.", "没有任何方法对合规率的提升超出偶然所能解释的范围。"
-    top = max(raised, key=lambda c: c["after_rate"])
+    raised = [c for c in rows if _shown(report, c) and c["delta"] > 0]
+    lowered = [c for c in rows if _shown(report, c) and c["delta"] < 0]
+    if not raised and not lowered:
+        return "No method changed compliance beyond what chance explains.", "没有任何方法对合规率的改变超出偶然所能解释的范围。"
+    top = max(raised, key=lambda c: c["after_rate"]) if raised else min(lowered, key=lambda c: c["after_rate"])
     rates = {m["method"]: figures.percent(m["overall"]["rate"]) for m in report["methods"]}  # as the first chart shows them
     label, before, after = name[top["after"]], rates[top["before"]], rates[top["after"]]
+    if raised:
+        return f"{label['en']} raised compliance from {before} to {after}.", f"“{label['zh']}”使合规率从 {before} 升至 {after}。"
+    base = name[top["before"]]
     return (
-        f"{label['en']} raised compliance from {before} to {after}.",
-        f"“{label['zh']}”使合规率从 {before} 升至 {after}。",
+        f"{label['en']} keeps fewer rules than {base['en'].lower()}: {after} against {before}.",
+        f"“{label['zh']}”的合规率低于“{base['zh']}”：{after} 对 {before}。",
     )
+
+
+def _shown(report: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a change is shown: its interval leaves zero out AND Holm's p agrees; one of the two alone is not enough to say it."""
+    alpha = 1 - report["settings"]["confidence"] + 1e-9
+    return (row["low"] > 0 or row["high"] < 0) and row["p_holm"] is not None and bool(row["p_holm"] <= alpha)
 
 
 def shown_first(report: Mapping[str, Any]) -> str:
@@ -83,8 +90,11 @@ def findings(report: Mapping[str, Any], name: Mapping[str, Mapping[str, str]]) -
         en, zh, delta = name[c["after"]]["en"], name[c["after"]]["zh"], figures.points(c["delta"])
         span, p = f"{figures.points(c['low'])} … {figures.points(c['high'])}", figures.p_value(c["p_holm"])
         base = name[c["before"]]
-        undecided_en = "" if c["low"] > 0 or c["high"] < 0 else " The interval includes zero: no change is shown."
-        undecided_zh = "" if c["low"] > 0 or c["high"] < 0 else "区间包含零：未显示出变化。"
+        undecided_en, undecided_zh = "", ""
+        if c["low"] <= 0 <= c["high"]:
+            undecided_en, undecided_zh = " The interval includes zero: no change is shown.", "区间包含零：未显示出变化。"
+        elif not _shown(report, c):
+            undecided_en, undecided_zh = " Holm's p does not agree: no change is shown.", "Holm 校正后不显著：未显示出变化。"
         out.append(
             (
                 f"{en}: {delta} points over {base['en'].lower()} ({level} interval {span}; Holm's p {p}).{undecided_en}",
@@ -201,6 +211,12 @@ def curve_panels(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return panels
 
 
+def _data_block(value: Any) -> Markup:
+    """JSON that can stand inside a script element: no character of it can end the element or begin a comment."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -247,6 +263,10 @@ def render_html(report: Mapping[str, Any]) -> str:
             glossary=GLOSSARY,
             limits=[*LIMITS, *((row.get("en", ""), row.get("zh", row.get("en", ""))) for row in report["limits"])],
             family_name=family_name,
+            kind_name=kind_name,
+            items_json=_data_block(
+                {**report["items"], "names": names, "statements": {c["rule"]: c["statement"] for c in report["spec"]["rules"]}}
+            ),
             run=[(k, v if isinstance(v, (str, int, float)) else json.dumps(v, ensure_ascii=False)) for k, v in report["run"].items()],
             style=Markup(style),
             script=Markup(script),

@@ -40,12 +40,53 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "exploratory": ("exploratory: methods × rules without a target", "探索：方法 × 无目标的规则"),
     "heldout": ("held-out checkers: methods × rules", "留出检查器：方法 × 规则"),
     "retention": ("retention: task models × rules", "规范保持：任务模型 × 规则"),
+    "control": ("steering: methods × rules", "引导：方法 × 规则"),
+    "control:combinations": ("steering by combinations", "组合引导"),
+    "attack": ("attack: methods × kinds × rules", "攻击：方法 × 种类 × 规则"),
+    "tax": ("capability tax: methods × measures", "能力代价：方法 × 指标"),
     "hack_gap:heldout": ("hack gap: methods × rules with a held-out checker", "投机差距：方法 × 有留出检查器的规则"),
     "hack_gap:gold": ("hack gap against gold marks", "与人工金标相比的投机差距"),
 }
 
 
+KINDS: dict[str, tuple[str, str]] = {
+    "instruction_override": ("“Forget your rules”", "“忘掉规则”"),
+    "role_play": ("A part to play", "角色扮演"),
+    "quoted_injection": ("An order in quoted text", "引文中的指令"),
+    "other_language": ("Another language", "换一种语言"),
+    "long_context": ("After much other text", "长篇文字之后"),
+    "own": ("The spec's own attacks", "规范自带的攻击"),
+    "language": ("Languages", "语言"),
+    "gender": ("Gender of the name", "姓名性别"),
+    "origin": ("Where the asker comes from", "提问者来自何处"),
+    "age": ("Age", "年龄"),
+    "faith": ("Faith", "信仰"),
+    "woman": ("woman", "女"),
+    "man": ("man", "男"),
+    "europe": ("Europe", "欧洲"),
+    "asia": ("Asia", "亚洲"),
+    "africa": ("Africa", "非洲"),
+    "young": ("young", "年轻"),
+    "old": ("old", "年长"),
+    "none": ("none", "无信仰"),
+    "christian": ("Christian", "基督教"),
+    "muslim": ("Muslim", "伊斯兰教"),
+    "buddhist": ("Buddhist", "佛教"),
+    "en": ("English", "英文"),
+    "zh": ("Chinese", "中文"),
+    "zh-Hans": ("Chinese", "中文"),
+}
+
+
+def kind_name(kind: str) -> tuple[str, str]:
+    """The reader's name of an attack, a kind of group, a group or a language; an unknown one keeps its id."""
+    return KINDS.get(kind, (kind, kind))
+
+
 def family_name(family: str) -> tuple[str, str]:
+    if family.startswith("gap:"):
+        en, zh = kind_name(family.removeprefix("gap:"))
+        return f"gaps, {en.lower()}: methods × groups × rules", f"差距（{zh}）：方法 × 分组 × 规则"
     if family.startswith("language:"):
         tag = family.removeprefix("language:")
         return f"language {tag}: methods × target rules", f"语言 {tag}：方法 × 有目标的规则"
@@ -134,6 +175,22 @@ GLOSSARY: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
         (
             "How far training moved the model's answers from where it started, in nats a token. Zero: nothing moved.",
             "训练使模型的回答偏离起点多远，以每个词元的奈特计。零表示毫无移动。",
+        ),
+    ),
+    (
+        ("Steering", "引导"),
+        (
+            "The rate with a rule in the prompt minus the rate without it, on the same questions. Near zero: the model keeps or breaks the "
+            "rule out of habit, and does not read it.",
+            "提示中写入规则时的合规率减去不写入时的合规率，问题相同。接近零表示模型只是习惯性地守规或违规，并没有读规则。",
+        ),
+    ),
+    (
+        ("Sensitivity and specificity", "灵敏度与特异度"),
+        (
+            "Of the answers that people found compliant, the share that the checker passes; of those that people found in violation, the "
+            "share that it catches.",
+            "灵敏度：人工认定合规的回答中，检查器判合规的比例；特异度：人工认定违规的回答中，检查器判违规的比例。",
         ),
     ),
     (

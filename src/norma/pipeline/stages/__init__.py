@@ -14,6 +14,7 @@ from norma.pipeline.stage import Stage
 KINDS: dict[str, str] = {
     "corpus": "norma.pipeline.stages.corpus:Corpus",
     "clean": "norma.pipeline.stages.clean:Clean",
+    "stream": "norma.pipeline.stages.stream:Stream",
     "tokenizer": "norma.pipeline.stages.tokenizer:Tokenizer",
     "tokens": "norma.pipeline.stages.tokens:Tokens",
     "rate": "norma.pipeline.stages.rate:Rate",

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from norma.train.pretraining import Pretraining
     from norma.train.streams import Stream
 
-Objective = Literal["generative", "masked", "masked-next", "next-sentence", "sentence-order", "infilling", "spans", "denoising", "given"]
+Objective = Literal[
+    "generative", "masked", "masked-next", "next-sentence", "sentence-order", "infilling", "spans", "denoising", "given"
+]
 TWO_STACKS = ("spans", "denoising", "given")
 
 
@@ -106,7 +108,9 @@ def held_out(ctx: Context[Any], mix: Sequence[MixOptions], tokenizer: Tokenizer,
     return [_stream(ctx, part, i, tokenizer, config, length, steps=1) for i, part in enumerate(there)]
 
 
-def _stream(ctx: Context[Any], part: MixOptions, number: int, tokenizer: Tokenizer, config: ModelConfig, length: int, steps: int) -> Stream:
+def _stream(
+    ctx: Context[Any], part: MixOptions, number: int, tokenizer: Tokenizer, config: ModelConfig, length: int, steps: int
+) -> Stream:
     from norma.objectives.conditional import ByGrade
     from norma.objectives.infilling import ADDED, Sentinels
     from norma.objectives.masking import Masking, MaskTokens
@@ -140,7 +144,9 @@ def _stream(ctx: Context[Any], part: MixOptions, number: int, tokenizer: Tokeniz
     return Pairs(shards, length, pair, tokens, masking, steps, seed, order, name=part.objective)
 
 
-def _given(ctx: Context[Any], part: MixOptions, tokenizer: Tokenizer, config: ModelConfig, length: int, seed: int, *, told: bool) -> Stream:
+def _given(
+    ctx: Context[Any], part: MixOptions, tokenizer: Tokenizer, config: ModelConfig, length: int, seed: int, *, told: bool
+) -> Stream:
     from norma.train.seq2seq import GivenPairs
 
     stream = GivenPairs.read(ctx.path(part.shards), tokenizer, length=length, start=_start(tokenizer, config), seed=seed)

@@ -78,6 +78,7 @@ def _collect(ctx: Context[CorrectionOptions], model: LanguageModel) -> None:
     ctx.progress.say(f"sampling {len(items)} x {options.answers} answers and marking them by {len(spec.rules)} rules")
     collected = collect(model, spec, items, sampling, each=options.answers)
     with LabelStore(ctx.folder / "labels.sqlite") as store:
+        store.add_items(items)
         store.add(collected.labels)
         frozen = store.export(ctx.folder / "labels.jsonl")
     ctx.progress.say(

@@ -80,7 +80,7 @@ class Pretrain(Stage[PretrainOptions]):
         from norma.train.spread import collect, recompute, spread
 
         dtype, tokenizer = prepare(ctx), Tokenizer.load(ctx.path(ctx.options.tokenizer))
-        ctx = replace(ctx, options=dialled(ctx, tokenizer, dtype))
+        ctx = replace(ctx, options=dialled(ctx, tokenizer, dtype), ranks=ctx.ranks.grouped(ctx.options.train.tensor_parallel))
         options = ctx.options
         model = _new_model(ctx, tokenizer) if options.from_ is None else open_model(ctx, options.from_)
         config = model.config
@@ -182,4 +182,5 @@ def _score(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dty
     texts = validation_texts(ctx.path(ctx.options.validation), ctx.options.validation_bytes)
     if model.config.kind == "encoder":
         return {"masked_nats": masked_nats(model, texts, length=ctx.options.sequence, dtype=dtype)}
-    return {"bits_per_byte": bits_per_byte(model, texts, dtype=dtype)}
+    length = min(256, ctx.options.sequence)  # never longer than what it was trained on
+    return {"bits_per_byte": bits_per_byte(model, texts, length=length, dtype=dtype)}

@@ -21,6 +21,10 @@ class PromptingOptions(LengthOptions):
     share: float = Field(0.5, ge=0, le=1, description="Share of the rows that have rules in the prompt.")
     every: float = Field(0.5, ge=0, le=1, description="Of those, the share that shows all rules that apply; the others show some.")
     habit: float = Field(0.1, ge=0, le=1, description="Of the rows without rules, the share whose answer keeps all of them anyway.")
+    apart: list[list[str]] | None = Field(
+        None,
+        description="Combinations of rules that never stand in one prompt: an evaluate stage's probe shows whether they combine anyway.",
+    )
     sequence: int = Field(384, ge=16, description="Tokens of a packed sequence; longer conversations are left out.")
     train: TrainOptions = Field(default_factory=TrainOptions, description="Optimiser and schedule.")
 
@@ -36,11 +40,21 @@ class Prompting(Stage[PromptingOptions]):
         from norma.align.rows import choose, conversation_rows, read_items
 
         options = ctx.options
+        for rule in (rule for combination in options.apart or () for rule in combination):
+            ctx.need_spec().rule(rule)  # a misspelt rule would be kept apart from nothing
         prepare(ctx)
         model = open_model(ctx, options.from_)
         items = choose(read_items(ctx.path(options.questions)), options.count, ctx.seed)
         made = list(
-            ruled_conversations(ctx.need_spec(), items, share=options.share, every=options.every, habit=options.habit, seed=ctx.seed)
+            ruled_conversations(
+                ctx.need_spec(),
+                items,
+                share=options.share,
+                every=options.every,
+                habit=options.habit,
+                seed=ctx.seed,
+                apart=options.apart or (),
+            )
         )
         ruled = sum(m[0]["role"] == "system" for m in made)
         ctx.progress.say(f"{len(made)} conversations from {len(items)} questions, {ruled} with rules in the prompt")

@@ -60,6 +60,9 @@ class ScoreOptions(StageOptions):
     text: InputRef = Field("clean/text.validation.jsonl", description="Held-out text rows.")
     text_bytes: int = Field(300_000, ge=1000, description="How much of it.")
     length: int = Field(256, ge=16, description="Tokens that are read together.")
+    window: int | None = Field(
+        None, ge=2, description="Also nats a token (of characters: a character) of the text as one stream, in windows of so many tokens."
+    )
     continuations: ContinuationOptions | None = Field(None, description="Judge what the models write; needs a spec.")
     pairs: str | None = Field(None, description="File of minimal pairs {good, bad, uid}, as BLiMP's; a relative path starts at the recipe.")
     pairs_each: int | None = Field(None, ge=1, description="Pairs of each phenomenon, drawn by the seed; by default all.")
@@ -112,6 +115,8 @@ def _score(ctx: Context[ScoreOptions], line: Scored, texts: list[str], pairs: li
         how: dict[str, Any] = {"length": options.length, "dtype": dtype}
         held = None if line.shards is None else Shards(ctx.path(line.shards))
         row["bits_per_byte"] = bits_per_byte(model, texts, **how) if held is None else shard_bits(model, held, **how)
+        if options.window is not None:
+            row |= _windows(model, texts, options.window, dtype)
     if "both" in ways and model.config.kind != "encoder-decoder":
         row["masked_nats"] = masked_nats(model, texts, length=options.length, dtype=dtype)
     if pairs:
@@ -120,6 +125,14 @@ def _score(ctx: Context[ScoreOptions], line: Scored, texts: list[str], pairs: li
         row |= _written(ctx, model, line, options.continuations)
     ctx.progress.say(", ".join(f"{k} {v}" for k, v in row.items() if not isinstance(v, (dict, list))))
     return row
+
+
+def _windows(model: LanguageModel, texts: list[str], length: int, dtype: torch.dtype) -> dict[str, float]:
+    """Nats a token with windows end to end, and with windows that move on by an eighth."""
+    from norma.evaluate.likelihood import window_nats
+
+    strides = {"nats": length, "nats_sliding": max(1, length // 8)}
+    return {name: window_nats(model, texts, length=length, stride=stride, dtype=dtype) for name, stride in strides.items()}
 
 
 def _written(ctx: Context[ScoreOptions], model: LanguageModel, line: Scored, how: ContinuationOptions) -> dict[str, Any]:
@@ -167,6 +180,8 @@ def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "model": [row["name"] for row in rows],
         "M weights": [f"{row['parameters'] / 1e6:.2f}" for row in rows],
         "bits/byte": [cell(row, "bits_per_byte", ".3f") for row in rows],
+        "nats/token": [cell(row, "nats", ".4f") for row in rows],
+        "sliding": [cell(row, "nats_sliding", ".4f") for row in rows],
         "masked nats": [cell(row, "masked_nats", ".3f") for row in rows],
         "pairs, left %": [share(row.get("pairs", {}).get("left"), "accuracy") for row in rows],
         "pairs, both %": [share(row.get("pairs", {}).get("both"), "accuracy") for row in rows],

@@ -73,24 +73,24 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
     def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
         return language_losses(network, batches, step, micro=micro.rows, dtype=dtype, ranks=ranks, scoring=how)
 
-    steps = plan_steps(ctx, options, model, batches, losses, micro)
-    network = spread(model.transformer, ctx.ranks)
+    steps, ranks = plan_steps(ctx, options, model, batches, losses, micro), ctx.ranks.grouped(training.tensor_parallel)
+    network = spread(model.transformer, ranks)
     if training.recompute:
         recompute(network)
     last = train(
         network,
-        partial(losses, network, ranks=ctx.ranks),
+        partial(losses, network, ranks=ranks),
         steps=steps,
         options=training,
         folder=ctx.folder,
         progress=ctx.progress,
         seed=ctx.seed,
         name=ctx.name,
-        ranks=ctx.ranks,
+        ranks=ranks,
         shrink=shrinking(ctx, micro),
     )
-    collect(network, model.transformer, ctx.ranks)
-    if not ctx.ranks.first:
+    collect(network, model.transformer, ranks)
+    if not ranks.first:
         return {}
     save_model(ctx, model)
     return {"model": True, "steps": steps, "rows": len(rows), "loss": last.get("loss")}

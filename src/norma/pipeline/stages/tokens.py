@@ -28,9 +28,10 @@ class Tokens(Stage[TokensOptions]):
     kind, version, Options = "tokens", 1, TokensOptions
 
     def run(self, ctx: Context[TokensOptions]) -> dict[str, Any]:
+        from norma.text.sampling import read_texts
         from norma.text.shards import MANIFEST, Shards
         from norma.text.tokenise import tokenise
-        from norma.text.tokenizer import Tokenizer, read_texts
+        from norma.text.tokenizer import Tokenizer
 
         tokenizer = Tokenizer.load(ctx.path(ctx.options.tokenizer))
         made: dict[str, Any] = {}

@@ -1,0 +1,131 @@
+"""Operators of our own for a CPU, where PyTorch's leave much of the machine unused. Each has a fallback, so all of this is optional.
+
+    norma.nn.attention.attend ─→ fits()  ─→ attention()     attention.cpp ┐
+    norma.nn.layers.RMSNorm   ─→ norms() ─→ rms_norm()      rms_norm.cpp  ┴ compiled at first use (build.py)
+
+Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from norma.base.platform import bf16_on_cpu
+from norma.nn.kernels import build
+
+FOLDER = Path(__file__).parent
+ROWS = 64  # rows from which a norm of our own pays
+FEWEST = 16  # queries from which it pays: keys and values are laid out anew first, which a single query (generation) is not worth
+
+
+def attention(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, bias: Tensor | None, causal: bool, scale: float) -> Tensor:
+    """softmax(scale q k^T + bias) v in tiles, (B, H, T, D) with the heads of a token side by side; only where :func:`fits` says so.
+
+    ``bias`` broadcasts to (B, H, T, S); ``causal``: no query sees keys after its own place, counted from the end. A query that sees
+    nothing at all (all its scores are around ``norma.nn.mask.HIDDEN``) gets the mean of the values and passes no gradient.
+    """
+    out: Tensor = torch.ops.norma_cpu.attention(q_BHTD, k_BGSD, v_BGSD, bias, causal, scale)[0]
+    return out
+
+
+def fits(q_BHTD: Tensor, k_BGSD: Tensor, bias: Tensor | None, causal: bool, scale: float) -> bool:
+    """Whether :func:`attention` takes these, and has been built."""
+    if q_BHTD.device.type != "cpu" or q_BHTD.dtype not in (torch.float32, torch.bfloat16) or k_BGSD.dtype != q_BHTD.dtype:
+        return False
+    _, H, T, D = q_BHTD.shape
+    S = k_BGSD.shape[2]
+    if T < FEWEST or (causal and T > S) or D % 32 or scale <= 0:
+        return False
+    if bias is not None and (bias.dtype != q_BHTD.dtype or (bias.requires_grad and bias.shape != (1, H, T, S))):
+        return False
+    built: bool = ready(q_BHTD.dtype)
+    return built
+
+
+def rms_norm(x: Tensor, weight_W: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) weight over the last axis, in the type of ``x``; only where :func:`norms` says so."""
+    out: Tensor = torch.ops.norma_cpu.rms_norm(x, weight_W, eps)[0]
+    return out
+
+
+def norms(x: Tensor, weight_W: Tensor) -> bool:
+    """Whether :func:`rms_norm` takes these, and has been built. Compiled code is left alone: there a norm is fused with its neighbours."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    width = x.shape[-1]
+    return bool(weight_W.dtype == torch.float32 and width % 32 == 0 and x.numel() >= ROWS * width and ready(x.dtype))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types here
+def ready(dtype: torch.dtype) -> bool:
+    """Whether there is a kernel for this type. The first call builds it."""
+    return (dtype == torch.float32 or bf16_on_cpu()) and state() is None
+
+
+@cache
+def state() -> str | None:
+    """None when the kernels are loaded (they are built now, if need be); else why they are not."""
+    why = build.load(FOLDER)
+    if why is None:
+        _register()
+    return why
+
+
+def _register() -> None:
+    """What autograd, torch.compile and the flop counter must know of the operators."""
+    torch.library.register_fake("norma_cpu::attention", _like_attention)
+    torch.library.register_fake("norma_cpu::attention_backward", _like_backward)
+    torch.library.register_autograd("norma_cpu::attention", _backward, setup_context=_keep)
+    torch.library.register_fake("norma_cpu::rms_norm", lambda x, w, eps: (x.new_empty(x.shape), w.new_empty(x.numel() // x.shape[-1])))
+    torch.library.register_fake("norma_cpu::rms_norm_backward", lambda grad, x, w, r: (x.new_empty(x.shape), w.new_empty(w.shape)))
+    torch.library.register_autograd("norma_cpu::rms_norm", _norm_backward, setup_context=_norm_keep)
+    register_flop_formula(torch.ops.norma_cpu.attention)(_flops)
+    register_flop_formula(torch.ops.norma_cpu.attention_backward)(_backward_flops)
+
+
+def _heads(like: Tensor, heads: int, length: int) -> Tensor:
+    return like.new_empty(like.shape[0], length, heads, like.shape[3]).transpose(1, 2)
+
+
+def _like_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    return _heads(q, q.shape[1], q.shape[2]), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+def _like_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: Tensor, lse: Tensor, causal: bool, scale: float, learn: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    to_k, to_v = _heads(k, k.shape[1], k.shape[2]), _heads(v, k.shape[1], k.shape[2])
+    return _heads(q, q.shape[1], q.shape[2]), to_k, to_v, q.new_empty(int(learn), q.shape[1], q.shape[2], k.shape[2])
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, bias, ctx.causal, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, bias, *output)
+
+
+def _backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple[Tensor | None, ...]:
+    learn = ctx.needs_input_grad[3]
+    to_q, to_k, to_v, to_bias = torch.ops.norma_cpu.attention_backward(grad, *ctx.saved_tensors, ctx.causal, ctx.scale, learn)
+    return to_q, to_k, to_v, to_bias if learn else None, None, None
+
+
+def _norm_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], inputs[1], output[1])
+
+
+def _norm_backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple[Tensor, Tensor, None]:
+    return (*torch.ops.norma_cpu.rms_norm_backward(grad, *ctx.saved_tensors), None)
+
+
+def _flops(q: tuple[int, ...], k: tuple[int, ...], *rest: object, **more: object) -> int:
+    return 4 * q[0] * q[1] * q[2] * k[2] * q[3]
+
+
+def _backward_flops(grad: tuple[int, ...], q: tuple[int, ...], k: tuple[int, ...], *rest: object, **more: object) -> int:
+    return 10 * q[0] * q[1] * q[2] * k[2] * q[3]
