@@ -218,3 +218,15 @@ def test_a_library_belongs_to_its_source_and_machine(tmp_path: Path, monkeypatch
     assert build.library(tmp_path) == first
     header.write_text("// two", encoding="utf-8")
     assert build.library(tmp_path) != first
+
+
+@needs_kernel
+def test_a_run_that_began_without_them_goes_on_without() -> None:
+    q = torch.randn(1, 2, 64, 32)
+    assert kernels.fits(q, q, None, True, 1.0) and kernels.norms(q.view(128, 32), torch.ones(32))
+    kernels.leave_out(True)
+    try:
+        assert not kernels.fits(q, q, None, True, 1.0) and not kernels.norms(q.view(128, 32), torch.ones(32))
+    finally:
+        kernels.leave_out(False)
+    assert kernels.fits(q, q, None, True, 1.0)

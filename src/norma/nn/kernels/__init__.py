@@ -19,6 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 from norma.base.platform import bf16_on_cpu
 from norma.nn.kernels import build
 
+_left_out = False
 FOLDER = Path(__file__).parent
 ROWS = 64  # rows from which a norm of our own pays
 FEWEST = 16  # queries from which it pays: keys and values are laid out anew first, which a single query (generation) is not worth
@@ -65,7 +66,13 @@ def norms(x: Tensor, weight_W: Tensor) -> bool:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types here
 def ready(dtype: torch.dtype) -> bool:
     """Whether there is a kernel for this type. The first call builds it."""
-    return (dtype == torch.float32 or bf16_on_cpu()) and state() is None
+    return not _left_out and (dtype == torch.float32 or bf16_on_cpu()) and state() is None
+
+
+def leave_out(out: bool) -> None:
+    """From now on do without the kernels, or with them again: a run goes on as it began, since its last bits depend on them."""
+    global _left_out
+    _left_out = out
 
 
 @cache

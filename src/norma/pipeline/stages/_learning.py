@@ -56,16 +56,21 @@ class LengthOptions(StageOptions):
 
 
 def prepare(ctx: Context[Any]) -> torch.dtype:
-    """Set threads and determinism as the plan froze them; returns the type of activations (bf16 where the CPU has it)."""
+    """Set threads, kernels and determinism as the plan froze them; returns the type of activations (bf16 where the CPU has it)."""
     import torch
 
     from norma.base.platform import cores, working_dtype
+    from norma.nn import kernels
 
     together = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if ctx.ranks.count > 1 else 1  # ranks on this machine
     torch.set_num_threads(ctx.plan.choose("threads", lambda: max(1, cores() // together)))
     # Scattered additions are the one thing on a CPU whose order could change from run to run.
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    fused = ctx.plan.choose("kernels", lambda: kernels.state() is None)
+    kernels.leave_out(not fused)
+    if fused and kernels.state() is not None:
+        ctx.progress.say(f"this stage began with Norma's own kernels, and here are none ({kernels.state()}): its last bits will differ")
     name = ctx.plan.choose("activations", lambda: str(working_dtype()).removeprefix("torch."))
     dtype: torch.dtype = getattr(torch, name)
     return dtype
