@@ -37,6 +37,7 @@ COMMANDS = {
     "spec explain": "norma.cli.spec:explain",
     "spec diff": "norma.cli.spec:diff",
     "spec prompt": "norma.cli.spec:prompt",
+    "spec fit": "norma.cli.fit:fit",
     "spec import": "norma.cli.spec:import_",
     "spec export": "norma.cli.spec:export",
     "spec schema": "norma.cli.spec:schema",
