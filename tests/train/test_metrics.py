@@ -268,3 +268,11 @@ def test_when_the_second_sink_is_missing_the_first_is_closed(monkeypatch: pytest
     with pytest.raises(NormaError, match="wandb"):
         run(model(), tmp_path, options_of(sinks=["trackio", "wandb"]))
     assert seen.of("finish") == [{}]
+
+
+def test_what_a_killed_writer_left_is_gone_when_a_run_goes_on(tmp_path: Path) -> None:
+    torn, other = tmp_path / ".samples.jsonl.5714.tmp", tmp_path / ".samples.jsonl.tmp"  # the second is nobody's of ours
+    torn.write_text('{"step": 3, "te')
+    other.write_text("x")
+    run(model(), tmp_path, options_of())
+    assert not torn.exists() and other.exists()

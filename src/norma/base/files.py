@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from norma.base.errors import NormaError
+
+TORN = re.compile(r"\..+\.\d+\.tmp")  # the name of a file that was being written when its writer was killed (see atomic_writer)
 
 
 @contextmanager
@@ -59,6 +62,14 @@ def atomic_writer(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             fsync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def drop_torn(folder: Path, *, within: bool = False) -> None:
+    """Remove what killed :func:`atomic_writer` calls left in ``folder`` (and, ``within``, below it). Nobody else may be writing there."""
+    with disk_errors(folder):
+        for path in (folder.rglob if within else folder.glob)(".*.tmp"):
+            if TORN.fullmatch(path.name):
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

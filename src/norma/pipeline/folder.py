@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from norma.base.errors import NormaError
-from norma.base.files import disk_errors, read_json, write_json
+from norma.base.files import TORN, disk_errors, drop_torn, read_json, write_json
 from norma.pipeline.recipe import Loaded
-
-_TORN = re.compile(r"\..+\.\d+\.tmp")  # a file that was being written when its writer was killed (see atomic_writer)
 
 
 class RunFolder:
@@ -69,7 +66,7 @@ class RunFolder:
             raise NormaError("the output is a file, not a folder", where=self.path, mend="Choose another with output=FOLDER")
         record = self.record()
         if not record:
-            others = [p.name for p in self.path.iterdir() if p.name not in (".lock", ".work") and not _TORN.fullmatch(p.name)]
+            others = [p.name for p in self.path.iterdir() if p.name not in (".lock", ".work") and not TORN.fullmatch(p.name)]
             if others:
                 mend = "Choose another with output=FOLDER, or empty it"
                 raise NormaError(f"the output folder is not empty and is no Norma run (it holds '{others[0]}')", where=self.path, mend=mend)
@@ -130,17 +127,13 @@ class RunFolder:
         self.write_note(stage, note)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.rglob(".*.tmp"):  # else it would become a part of the artefact
-                if _TORN.fullmatch(path.name):
-                    path.unlink()
+        drop_torn(folder, within=True)  # else it would become a part of the artefact
         return note
 
     def tidy(self) -> None:
         """Remove what a kill left behind in the run's own folder: torn files, artefacts that were just being replaced."""
         for folder in (self.path, self.work):
-            for path in folder.glob(".*.tmp"):
-                if _TORN.fullmatch(path.name):
-                    path.unlink()
+            drop_torn(folder)
         for path in self.path.glob(".*.old"):
             shutil.rmtree(path, ignore_errors=True)
 

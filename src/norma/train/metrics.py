@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from rich.markup import escape
 
-from norma.base.files import disk_errors, to_json, write_text
+from norma.base.files import disk_errors, drop_torn, to_json, write_text
 from norma.base.progress import Progress
 from norma.train.sinks import Sink
 
@@ -127,6 +127,7 @@ class RunLog:
         self._done = done
         if self.silent:
             return {}
+        drop_torn(self.metrics.path.parent)
         self.samples.begin(done)
         return facts(self.metrics.begin(done) or {})
 
