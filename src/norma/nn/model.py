@@ -56,6 +56,11 @@ class Transformer(nn.Module):
         return self
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are: what is given to the model has to be there too."""
+        return self.embedding.weight.device
+
+    @property
     def stack(self) -> Stack:
         """The stack that writes: the decoder, or an encoder that stands alone."""
         stack = self.encoder if self.decoder is None else self.decoder
