@@ -8,6 +8,12 @@ from functools import cache
 import torch
 
 
+def finished(device: str | torch.device) -> None:
+    """Wait until a GPU has done what it was given: only then does a clock tell the time that it took."""
+    if str(device).startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
 @cache
 def matmul_peak(dtype: torch.dtype, device: str = "cpu", size: int | None = None) -> float:
     """Floating-point operations a second of the best of ten square products (2 size^3 each), measured once a process.
@@ -20,7 +26,6 @@ def matmul_peak(dtype: torch.dtype, device: str = "cpu", size: int | None = None
     for _ in range(11):
         began = time.perf_counter()
         torch.mm(a, a)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
+        finished(device)
         seconds.append(time.perf_counter() - began)
     return 2.0 * side**3 / min(seconds[1:])  # the first makes the kernel

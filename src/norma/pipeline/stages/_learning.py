@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -59,19 +58,22 @@ def prepare(ctx: Context[Any]) -> torch.dtype:
     """Set threads, kernels and determinism as the plan froze them; returns the type of activations (bf16 where the CPU has it)."""
     import torch
 
-    from norma.base.platform import cores, working_dtype
+    from norma.base.platform import cores, working_device, working_dtype
     from norma.nn import kernels
 
     together = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if ctx.ranks.count > 1 else 1  # ranks on this machine
     torch.set_num_threads(ctx.plan.choose("threads", lambda: max(1, cores() // together)))
     # Scattered additions are the one thing on a CPU whose order could change from run to run.
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())  # a GPU has no such form of some
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     fused = ctx.plan.choose("kernels", lambda: kernels.state() is None)
     kernels.leave_out(not fused)
     if fused and kernels.state() is not None:
         ctx.progress.say(f"this stage began with Norma's own kernels, and here are none ({kernels.state()}): its last bits will differ")
-    name = ctx.plan.choose("activations", lambda: str(working_dtype()).removeprefix("torch."))
+    device = ctx.plan.choose("device", working_device)
+    if device != working_device():
+        ctx.progress.say(f"this stage began on {device} and goes on on {working_device()}: its last bits will differ")
+    name = ctx.plan.choose("activations", lambda: str(working_dtype(device)).removeprefix("torch."))
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
@@ -85,12 +87,15 @@ def scoring(training: TrainOptions, tokenizer: Tokenizer) -> Scoring:
 
 def open_model(ctx: Context[Any], reference: str) -> LanguageModel:
     """The model of another stage."""
+    from norma.base.platform import working_device
     from norma.generate import load
 
     path = ctx.path(reference)
     if not (path / "config.json").is_file():
         raise NormaError(f"stage '{reference}' holds no model", where=path, mend="Let 'from:' name a stage that trains one")
-    return load(path)
+    model = load(path)
+    model.transformer.to(working_device())
+    return model
 
 
 def save_model(ctx: Context[Any], model: LanguageModel, **facts: Any) -> None:
@@ -195,10 +200,12 @@ def plan_steps(
     if asked is None and options.minutes is None:
         raise NormaError(f"stage '{ctx.name}' does not say how long to train", mend="Add epochs, steps, flops or minutes")
 
+    from norma.train.compiling import seconds_per_step
+
     def measure() -> int:
         if options.minutes is None:
             return max(1, asked or 1)
-        seconds = _seconds_per_step(model, losses) / ctx.ranks.count  # measured on one rank, with the cores it will have
+        seconds = seconds_per_step(model.copy().transformer, losses) / ctx.ranks.count  # of one rank, with the cores it will have
         fits = max(1, int(options.minutes * 60 / seconds))
         return max(1, min(asked or fits, fits))
 
@@ -222,16 +229,18 @@ def flops_per_step(work: Work, config: ModelConfig) -> float:
     return float(work.size * work.length * config.flops_per_token(work.length))
 
 
-def _seconds_per_step(model: LanguageModel, losses: StepLosses) -> float:
-    """The shortest time of four steps on a copy (what else the machine does only ever adds), and a sixth for the optimiser."""
-    trial = model.copy()
-    times = []
-    for step in range(4):
-        clock = time.monotonic()
-        for loss, _ in losses(trial.transformer, step):
-            loss.backward()  # type: ignore[no-untyped-call]
-        times.append(time.monotonic() - clock)
-    return min(times) * 7 / 6
+def plan_compile(ctx: Context[Any], model: LanguageModel, losses: StepLosses, steps: int) -> bool:
+    """Whether gradients go through compiled blocks: what the recipe says, else by measuring, once."""
+    from norma.train.compiling import cannot_compile, compiling_pays
+
+    training: TrainOptions = ctx.options.train
+    why = "activations are made again (recompute)" if training.recompute else cannot_compile(model.transformer)
+    why = "there are several processes" if ctx.ranks.count > 1 else why
+    if training.compile and why is not None:
+        raise NormaError(f"this model is not compiled: {why}", where=f"stage '{ctx.name}'", mend="Leave train.compile out")
+    if training.compile is not None or why is not None:
+        return bool(training.compile)
+    return ctx.plan.choose("compile", lambda: compiling_pays(model.transformer, losses, steps, ctx.progress.say))
 
 
 def show_row(ctx: Context[Any], tokenizer: Tokenizer, ids: Sequence[int], trained: Sequence[bool]) -> None:

@@ -14,6 +14,7 @@ from norma.pipeline.stages._learning import (
     Source,
     load_rows,
     open_model,
+    plan_compile,
     plan_micro,
     plan_steps,
     prepare,
@@ -58,6 +59,7 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
 
     from norma.text.packing import Batches
     from norma.train import train
+    from norma.train.compiling import compiled_blocks
     from norma.train.spread import collect, recompute, spread
     from norma.train.step import language_losses
 
@@ -74,21 +76,23 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
         return language_losses(network, batches, step, micro=micro.rows, dtype=dtype, ranks=ranks, scoring=how)
 
     steps, ranks = plan_steps(ctx, options, model, batches, losses, micro), ctx.ranks.grouped(training.tensor_parallel)
+    compiled = plan_compile(ctx, model, losses, steps)
     network = spread(model.transformer, ranks)
     if training.recompute:
         recompute(network)
-    last = train(
-        network,
-        partial(losses, network, ranks=ranks),
-        steps=steps,
-        options=training,
-        folder=ctx.folder,
-        progress=ctx.progress,
-        seed=ctx.seed,
-        name=ctx.name,
-        ranks=ranks,
-        shrink=shrinking(ctx, micro),
-    )
+    with compiled_blocks(network, compiled):
+        last = train(
+            network,
+            partial(losses, network, ranks=ranks),
+            steps=steps,
+            options=training,
+            folder=ctx.folder,
+            progress=ctx.progress,
+            seed=ctx.seed,
+            name=ctx.name,
+            ranks=ranks,
+            shrink=shrinking(ctx, micro),
+        )
     collect(network, model.transformer, ranks)
     if not ranks.first:
         return {}
