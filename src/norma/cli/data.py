@@ -69,8 +69,10 @@ def check(
 
 def _turns(text: str) -> Trained:
     """``answers``, ``last`` or numbers."""
-    if text == "answers" or text == "last":
-        return text
+    if text == "answers":
+        return "answers"
+    if text == "last":
+        return "last"
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:

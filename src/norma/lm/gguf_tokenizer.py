@@ -139,4 +139,4 @@ def _model(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, ...]], pat
     for pair in merges:
         if len(pair) != 2 or any(piece not in vocabulary for piece in (*pair, "".join(pair))):
             raise NormaError(f"the merge {' '.join(pair)!r} does not fit the file's tokens", where=path, mend="Fetch the file again")
-    return models.BPE(vocab=dict(vocabulary), merges=list(merges), **options)
+    return models.BPE(vocab=dict(vocabulary), merges=[(pair[0], pair[1]) for pair in merges], **options)

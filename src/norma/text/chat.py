@@ -33,10 +33,10 @@ Trained = Literal["answers", "last"] | Sequence[int]
 
 
 class Piece(NamedTuple):
-    """A run of rendered text: of message ``index``, or the template's own (None); ``block`` numbers the {% generation %} around it."""
+    """A run of rendered text: of message ``number``, or the template's own (None); ``block`` numbers the {% generation %} around it."""
 
     text: str
-    index: int | None
+    number: int | None
     block: int | None
 
 
@@ -130,7 +130,7 @@ def training_row(tokenizer: Tokenizer, messages: Messages, trained: Trained = "a
     model never learns to stop. Where the template says itself what the assistant writes ({% generation %}), that is trained.
     """
     pieces, chosen = list(_pieces(tokenizer, messages, generation=False)), turns(messages, trained)
-    owner = {p.block: p.index for p in reversed(pieces) if p.block is not None and p.index is not None}  # the first content counts
+    owner = {p.block: p.number for p in reversed(pieces) if p.block is not None and p.number is not None}  # the first content counts
     marked = any(p.block is not None for p in pieces)
     ids: list[int] = []
     learnt: list[bool] = []
