@@ -68,7 +68,8 @@ def build_tokenizer(metadata: Mapping[str, Any], path: Path) -> Tokenizer:
     roles = {role: metadata.get(f"tokenizer.ggml.{key}_token_id") for role, key in _ROLES.items()}
     config: dict[str, Any] = {role: tokens[i] for role, i in roles.items() if isinstance(i, int) and i < len(tokens)}
     # Older files of SentencePiece models say nothing, and llama.cpp begins their texts with BOS.
-    if metadata.get("tokenizer.ggml.add_bos_token", kind == "llama") and "bos_token" in config:
+    config["add_bos_token"] = bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama"))
+    if config["add_bos_token"] and "bos_token" in config:
         bos = config["bos_token"]
         backend.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, backend.token_to_id(bos))]

@@ -194,7 +194,7 @@ class LanguageModel:
         """log p(completion | prompt) in nats. A prompt of messages is rendered as a chat; a string is read as it is."""
         tokenizer = self.tokenizer
         if isinstance(prompt, str):
-            before = ([] if tokenizer.bos_id is None else [tokenizer.bos_id]) + tokenizer.encode(prompt)
+            before = self._begin() + tokenizer.encode(prompt)
         else:
             before = prompt_ids(tokenizer, prompt)
         after = tokenizer.encode(completion)
@@ -219,8 +219,12 @@ class LanguageModel:
     def generate(self, prompts: Sequence[str] | str, **sampling: Any) -> list[str]:
         """Plain continuations of texts."""
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        return self._author().complete(self, [bos + self.tokenizer.encode(t) for t in texts], **sampling)
+        return self._author().complete(self, [self._begin() + self.tokenizer.encode(t) for t in texts], **sampling)
+
+    def _begin(self) -> list[int]:
+        """What a plain text begins with: BOS, unless the tokenizer has none or says that texts do without."""
+        bos = self.tokenizer.bos_id
+        return [] if bos is None or self.tokenizer.config.get("add_bos_token") is False else [bos]
 
     def stream(self, messages: Messages, **sampling: Any) -> Iterator[str]:
         """The assistant's next turn, piece by piece."""
