@@ -107,7 +107,8 @@ class LoraLinear(nn.Module):
         if self.merged or self.off:
             return out
         A, B = self.working or (self.A.to(x.dtype), self.B.to(x.dtype))
-        return out + self.scale * F.linear(F.linear(F.dropout(x, self.dropout, self.training), A), B)
+        narrow = F.linear(F.dropout(x, self.dropout, self.training), A)
+        return torch.add(out, F.linear(narrow, B), alpha=self.scale)
 
     def work_in(self, dtype: torch.dtype | None) -> None:
         """As :meth:`norma.nn.layers.Linear.work_in`.
