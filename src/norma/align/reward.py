@@ -10,6 +10,7 @@ temperature 1 over the whole vocabulary, so the gradient is that of the distribu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from norma.align.marks import Marked, mark, rewards, sample
 from norma.align.options import PolicyOptions
 from norma.generate import Sampling
 from norma.lm import LanguageModel
+from norma.nn.lora import switched_off
 from norma.objectives.policy_gradient import clipped_policy_loss, group_advantages, kl_estimate, kl_penalty
 from norma.spec import Item, Spec, Status
 from norma.text.chat import prompt_ids
@@ -32,7 +34,7 @@ class NormPolicy:
     def __init__(
         self,
         model: LanguageModel,
-        reference: LanguageModel,
+        reference: LanguageModel | None,  # None: the model itself without its LoRA
         spec: Spec,
         items: Sequence[Item],
         options: PolicyOptions,
@@ -66,8 +68,9 @@ class NormPolicy:
         for part in split_groups(packed, options.micro_tokens):
             chosen = [packed[i] for i in part]
             new, owners = answer_logprobs(self.model.transformer, chosen, dtype=self.dtype, temperature=options.temperature)
-            with torch.no_grad():
-                before, _ = answer_logprobs(self.reference.transformer, chosen, dtype=self.dtype, temperature=options.temperature)
+            own, network = self.reference is None, (self.reference or self.model).transformer
+            with torch.no_grad(), switched_off(network) if own else nullcontext():
+                before, _ = answer_logprobs(network, chosen, dtype=self.dtype, temperature=options.temperature)
             weight = torch.tensor([a for i in part for a in advantages[i]])[owners]
             loss = clipped_policy_loss(new, new.detach(), weight) + options.kl * kl_penalty(new, before)
             yield loss / tokens, {"kl": float(kl_estimate(new, before)) / tokens, "entropy": float(-new.detach().sum()) / tokens, **numbers}

@@ -18,6 +18,7 @@ KINDS: dict[str, str] = {
     "tokenizer": "norma.pipeline.stages.tokenizer:Tokenizer",
     "tokens": "norma.pipeline.stages.tokens:Tokens",
     "rate": "norma.pipeline.stages.rate:Rate",
+    "open": "norma.pipeline.stages.open:Open",
     "pretrain": "norma.pipeline.stages.pretrain:Pretrain",
     "sft": "norma.pipeline.stages.sft:Sft",
     "prompting": "norma.pipeline.stages.prompting:Prompting",

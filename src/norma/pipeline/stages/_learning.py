@@ -1,4 +1,4 @@
-"""What all stages that train share: the machine's set-up (frozen in the plan), rows of data, the length of training, a coloured row."""
+"""What all stages that train share: the machine's set-up (frozen in the plan), models and their LoRA, rows, length, a coloured row."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ class Source(BaseModel):
 
     rows: InputRef = Field(description="A .jsonl file of a stage, such as corpus/qa.train.jsonl: text rows or conversations.")
     weight: float = Field(1.0, gt=0, description="How often its rows come in one epoch: 0.5 half of them, 2 each twice.")
-    trained: Literal["answers", "everything"] = Field(
-        "answers", description="In conversations: train the assistant's words, or every token."
+    trained: Literal["answers", "last", "everything"] | list[int] = Field(
+        "answers",
+        description="In conversations: the assistant's words (answers), those of its last turn, of some turns ([0, -1]: the first and"
+        " the last), or every token. A message with train: false is never trained.",
     )
 
 
@@ -51,6 +53,30 @@ class LengthOptions(StageOptions):
     batch: int = Field(32, ge=1, description="Sequences a step.")
     micro_batch: int | None = Field(
         None, ge=1, description="Sequences that are in memory at one time, up to 16 as they fit by default; does not change the gradient."
+    )
+
+
+class LoraChoice(BaseModel):
+    """Low-rank adaptation: the model stays as it is, small matrices beside its linear layers learn (2106.09685)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rank: int = Field(16, ge=1, description="Columns of the small matrices; a layer learns rank x (in + out) numbers.")
+    alpha: float = Field(32.0, gt=0, description="Strength: the update is multiplied by alpha / rank.")
+    targets: list[str] | Literal["all"] = Field(
+        "all", description="Which linear layers: all of the blocks, or names and ends of names such as [query, value]."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Of what the small matrices read, while training.")
+    base: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Type in which the frozen matrices are kept: bfloat16 halves the memory and rounds them once."
+    )
+
+
+class AdaptOptions(BaseModel):
+    """For stages that can train an adapter instead of all weights."""
+
+    lora: LoraChoice | None = Field(
+        None, description="Train LoRA beside frozen weights; the artefact holds the merged model, and the adapter in adapter/."
     )
 
 
@@ -86,23 +112,61 @@ def scoring(training: TrainOptions, tokenizer: Tokenizer) -> Scoring:
 
 
 def open_model(ctx: Context[Any], reference: str) -> LanguageModel:
-    """The model of another stage."""
+    """The model of another stage. Where this stage trains an adapter, the matrices are in the type that ``lora.base`` says."""
+    import torch
+
     from norma.base.platform import working_device
-    from norma.generate import load
+    from norma.generate import LocalEngine
+    from norma.lm import LanguageModel
 
     path = ctx.path(reference)
     if not (path / "config.json").is_file():
         raise NormaError(f"stage '{reference}' holds no model", where=path, mend="Let 'from:' name a stage that trains one")
-    model = load(path)
+    lora: LoraChoice | None = getattr(ctx.options, "lora", None)
+    model = LanguageModel.load(path, matrices=torch.float32 if lora is None else getattr(torch, lora.base))
     model.transformer.to(working_device())
+    model.engine = LocalEngine()
+    return model
+
+
+def adapted(ctx: Context[Any], model: LanguageModel, also: Sequence[str] = ()) -> LanguageModel:
+    """``model`` with LoRA where the stage's ``lora:`` asks for it; the base is frozen. A pure function of the recipe's seed.
+
+    ``also`` names modules that are trained whole, such as a new head.
+    """
+    import torch
+
+    from norma.nn.lora import LoraOptions, add_lora, lora_parameters, narrow
+
+    lora: LoraChoice | None = ctx.options.lora
+    if lora is None:
+        return model
+    if ctx.ranks.count > 1:
+        raise NormaError(f"stage '{ctx.name}': LoRA trains on one rank", mend="Run without torchrun, or take 'lora' out of the recipe")
+    targets = lora.targets if lora.targets == "all" else tuple(lora.targets)
+    options = LoraOptions(rank=lora.rank, alpha=lora.alpha, targets=targets, dropout=lora.dropout)
+    network = model.transformer
+    names = add_lora(network, options, torch.Generator().manual_seed(ctx.seed), also)
+    narrow(network, getattr(torch, lora.base))
+    learning = sum(p.numel() for p in lora_parameters(network))
+    ctx.progress.say(
+        f"LoRA of rank {lora.rank} on {len(names)} layers: {learning:,} numbers learn beside {model.config.parameters():,} frozen ones"
+    )
     return model
 
 
 def save_model(ctx: Context[Any], model: LanguageModel, **facts: Any) -> None:
-    """Write the model folder into the artefact and drop the checkpoints."""
+    """Write the model folder into the artefact and drop the checkpoints. LoRA is folded in, and stands in ``adapter/`` by itself."""
+    from norma.lm.adapter import save_adapter
+    from norma.nn.lora import lora_layers, lora_parameters
     from norma.train import checkpoint
 
     model.lineage = {"stage": ctx.name, "recipe_seed": ctx.seed, **facts}
+    layers = lora_layers(model.transformer)
+    learning = {id(p) for p in lora_parameters(model.transformer)}
+    if layers and all(id(p) in learning for p in model.transformer.parameters() if p.requires_grad):
+        # PEFT's format holds LoRA alone: with a new head beside it the merged model is all there is.
+        save_adapter(model, ctx.folder / "adapter", base=f"../../{ctx.options.from_.partition('/')[0]}")
     model.save(ctx.folder)
     checkpoint.remove(ctx.folder, ctx.options.train)
 
@@ -133,8 +197,8 @@ def _tokenise(tokenizer: Tokenizer, path: Path, source: Source, limit: int) -> R
         tail = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
         encoded = (head + ids + tail for ids in tokenizer.encode_batch([r["text"] for r in rows]))
         return Rows.build(((ids, [True] * len(ids)) for ids in encoded), limit)
-    if source.trained == "answers":
-        return conversation_rows(tokenizer, (r["messages"] for r in rows), limit)
+    if source.trained != "everything":
+        return conversation_rows(tokenizer, (r["messages"] for r in rows), limit, source.trained)
     made = (training_row(tokenizer, r["messages"])[0] for r in rows)
     return Rows.build(((ids, [True] * len(ids)) for ids in made if len(ids) <= limit), limit)
 
@@ -247,12 +311,9 @@ def show_row(ctx: Context[Any], tokenizer: Tokenizer, ids: Sequence[int], traine
     """Print one row as it is trained: green is learnt, grey is only read."""
     from rich.markup import escape
 
-    pieces, start = [], 0
-    for i in range(1, len(ids) + 1):
-        if i == len(ids) or trained[i] != trained[start]:
-            text = escape(tokenizer.decode(list(ids[start:i]), skip_special=False))
-            pieces.append(f"[bold green]{text}[/]" if trained[start] else f"[dim]{text}[/]")
-            start = i
+    from norma.text.chat import runs
+
+    pieces = (f"[bold green]{escape(text)}[/]" if learnt else f"[dim]{escape(text)}[/]" for text, learnt in runs(tokenizer, ids, trained))
     ctx.progress.say("one row ([bold green]learnt[/], [dim]only read[/]): " + "".join(pieces))
 
 

@@ -8,11 +8,11 @@ from pydantic import Field
 
 from norma.align.options import PolicyOptions
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
-from norma.pipeline.stages._learning import open_model, prepare, save_model
+from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model
 from norma.train.options import TrainOptions
 
 
-class RewardOptions(StageOptions):
+class RewardOptions(AdaptOptions, StageOptions):
     """Options of a ``reward`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model is trained, and to which the leash leads.")
@@ -38,9 +38,10 @@ class Reward(Stage[RewardOptions]):
 
         options = ctx.options
         dtype = prepare(ctx)
-        model = open_model(ctx, options.from_)
+        model = adapted(ctx, open_model(ctx, options.from_))
+        reference = model.copy() if options.lora is None else None
         items = read_items(ctx.path(options.questions))
-        policy = NormPolicy(model, model.copy(), ctx.need_spec(), items, options.policy, seed=ctx.seed, dtype=dtype)
+        policy = NormPolicy(model, reference, ctx.need_spec(), items, options.policy, seed=ctx.seed, dtype=dtype)
         size = options.policy.questions * options.policy.group
         ctx.progress.say(
             f"{options.steps} steps of {options.policy.questions} questions x {options.policy.group} answers = {size} answers a step"

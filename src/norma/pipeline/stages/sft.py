@@ -10,8 +10,10 @@ from pydantic import Field
 from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
 from norma.pipeline.stages._learning import (
+    AdaptOptions,
     LengthOptions,
     Source,
+    adapted,
     load_rows,
     open_model,
     plan_compile,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from norma.nn import Transformer
 
 
-class SftOptions(LengthOptions):
+class SftOptions(AdaptOptions, LengthOptions):
     """Options of an ``sft`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model is trained on.")
@@ -48,7 +50,7 @@ class Sft(Stage[SftOptions]):
     def run(self, ctx: Context[SftOptions]) -> dict[str, Any]:
         options = ctx.options
         prepare(ctx)
-        model = open_model(ctx, options.from_)
+        model = adapted(ctx, open_model(ctx, options.from_))
         rows = load_rows(ctx, model.tokenizer, options.data, options.sequence)
         return tune(ctx, model, rows, options.sequence, options.train)
 
