@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 Method = Literal["dpo", "cdpo", "ipo", "orpo", "simpo", "kto", "unlikelihood", "weighted", "sft"]
 
 
@@ -47,13 +46,13 @@ class PairOptions(BaseModel):
     likelihood: float | None = Field(
         None,
         ge=0,
-        description="Weight of the mean negative log-likelihood of the better answers; null: 1 for orpo, unlikelihood and sft, and for pairs"
-        " in a correction stage, else 0.",
+        description="Weight of the mean negative log-likelihood of the better answers; null: 1 for orpo, unlikelihood and sft, and for"
+        " pairs in a correction stage, else 0.",
     )
     smoothing: float = Field(0.1, ge=0, lt=0.5, description="cdpo: share of the pairs that are believed to be the wrong way round.")
     margin: float = Field(1.0, ge=0, description="simpo: by how much the better answer is to win (gamma).")
-    desirable: float | None = Field(None, gt=0, description="kto: weight of desirable answers; null: both kinds weigh the same in all.")
-    undesirable: float | None = Field(None, gt=0, description="kto: weight of undesirable answers; null: as desirable says.")
+    desirable: float | None = Field(None, gt=0, description="kto: weight of desirable answers; null: both kinds then weigh as much in all.")
+    undesirable: float = Field(1.0, gt=0, description="kto: weight of undesirable answers.")
     micro_tokens: int = Field(4096, ge=256, description="Padded tokens of a micro-batch.")
 
 
