@@ -104,7 +104,7 @@ def kto(
     """
     ratio = logp_A - reference_A
     value = torch.where(desirable_A, torch.sigmoid(beta * (ratio - z0)), torch.sigmoid(beta * (z0 - ratio)))
-    weight = torch.where(desirable_A, desirable_weight, undesirable_weight)
+    weight = torch.where(desirable_A, logp_A.new_tensor(desirable_weight), logp_A.new_tensor(undesirable_weight))
     return Marked((weight * (1 - value)).sum(), beta * ratio.detach())
 
 
