@@ -79,7 +79,7 @@ def marked_answers(labels: Iterable[Label], items: Mapping[str, Item], spec: Spe
         for rule, marks in sorted(rules.items()):
             counted = preferred(marks)
             said[rule] = consensus(counted)
-            sources |= {m.source for m in counted}
+            sources |= {m.source for m in counted if m.verdict in _DECIDED}
         active = marked & set(spec.resolve(items[item]).active) if spec is not None else set(rules)
         missing = tuple(sorted(r for r in active if said.get(r) not in _DECIDED))
         decided = {rule: status for rule, status in said.items() if status in _DECIDED}
