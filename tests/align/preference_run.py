@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+import norma.base.platform
 from norma.base.files import write_jsonl
 from norma.base.progress import Silent
 from norma.base.ranks import Ranks, join, leave
@@ -63,6 +64,7 @@ def stage(kind: Stage[Any], folder: Path, name: str, options: dict[str, Any], ra
 
 def main(folder: Path, asked: dict[str, Any]) -> None:
     torch.set_num_threads(1)
+    norma.base.platform.working_dtype = lambda *_: torch.float32  # bf16 rounds micro-batches of other shapes to other values
     ranks = join()
     method = asked.get("stage", {}).get("method", "dpo")
     marks = bool(asked.get("marks"))
