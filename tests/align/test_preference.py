@@ -377,3 +377,36 @@ def test_the_log_of_a_run_has_the_names_that_people_draw(make_model: Make, tmp_p
     row = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
     wanted = {"loss", "pairs_correct", "chosen_reward", "rejected_reward", "chosen_nats_per_token", "rejected_nats_per_token", "kl"}
     assert wanted <= set(row)
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_online_training_goes_on_where_it_stopped(make_model: Make, questions: list[Item], tmp_path: Path) -> None:
+    """Sampling, ranking and the reference of step N are those of an unbroken run: equal weights to the bit."""
+    from norma.align.online import OnlinePreference
+
+    def run(folder: Path, until: int | None) -> torch.Tensor:
+        model = make_model(3, spread=0.02, max_positions=96)
+
+        def judge(item: Item, answers: Any) -> list[float | None]:
+            return [sum(t % 3 for t in a.ids) / 9 for a in answers]
+
+        options = OnlineOptions(questions=2, answers=2, max_new_tokens=4)
+        said: dict[str, Any] = {"micro_tokens": 512, "seed": 0, "dtype": torch.float32}
+        training = OnlinePreference(model, model.copy(), judge, questions, Settings.of("ipo", PairOptions()), options, **said)
+
+        def losses(step: int) -> Any:
+            if step == until:
+                raise Stopped
+            yield from training.losses(step)
+
+        often = FAST.model_copy(update={"checkpoint_seconds": 1e-6})
+        train(model.transformer, losses, steps=6, options=often, folder=folder, progress=Silent())
+        return torch.cat([p.detach().flatten() for p in model.transformer.parameters()])
+
+    whole = run(tmp_path / "whole", None)
+    with pytest.raises(Stopped):
+        run(tmp_path / "broken", 4)
+    assert torch.equal(run(tmp_path / "broken", None), whole)

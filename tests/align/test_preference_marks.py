@@ -172,3 +172,54 @@ def test_a_missing_store_is_named(spec: Spec, make_model: Make, tmp_path: Path, 
     inputs = {"model": tmp_path / "model", "corpus": tmp_path}
     with pytest.raises(NormaError, match="there is no label store"):
         run(Correction(), tmp_path, spec, inputs, **{"from": "model", "questions": "corpus/qa.jsonl", "labels": "nowhere.sqlite"})
+
+
+# ── online, as a stage ──
+def test_online_by_spec_and_by_reward_model(spec: Spec, make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import ModuleType
+
+    import torch
+
+    from norma.pipeline.stages.preference import Preference
+
+    rows = [
+        {"id": i.id, "source": i.cluster, "language": "en", "messages": [*map(dict, i.messages), {"role": "assistant", "content": "?"}]}
+        for i in items(4)
+    ]
+    write_jsonl(tmp_path / "qa.jsonl", rows)
+    make_model(1, max_positions=256).save(tmp_path / "model")
+    inputs = {"model": tmp_path / "model", "corpus": tmp_path, "judge": tmp_path / "model"}
+    options: dict[str, Any] = {"from": "model", "questions": "corpus/qa.jsonl", "steps": 2, "method": "ipo"}
+    options["online"] = {"questions": 2, "answers": 3, "max_new_tokens": 4}
+    assert Preference().spec_use(Preference.Options.model_validate({"kind": "preference", **options}))
+    found, _ = run(Preference(), tmp_path, spec, inputs, **options)
+    assert found["model"] and found["steps"] == 2 and 0 <= found["flat_groups"] <= 1
+    opened: list[Path] = []
+
+    class RewardModel:
+        @staticmethod
+        def load(folder: Path) -> RewardModel:
+            opened.append(folder)
+            return RewardModel()
+
+        def scores(self, prompts: list[Any], answers: list[str]) -> torch.Tensor:
+            assert prompts[0][-1]["role"] == "user" and len(prompts) == len(answers) == 3
+            return torch.tensor([[float(len(a))] for a in answers])
+
+    module = ModuleType("norma.align.reward_model")
+    module.RewardModel = RewardModel  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "norma.align.reward_model", module)
+    (tmp_path / "second").mkdir()
+    options["reward_model"] = "judge"
+    assert not Preference().spec_use(Preference.Options.model_validate({"kind": "preference", **options}))
+    found, _ = run(Preference(), tmp_path / "second", None, inputs, **options)
+    assert opened == [tmp_path / "model"] and found["reward"] > 0
+    for wrong, why in (
+        ({"questions": "a"}, "steps"),
+        ({"data": "a", "questions": "b", "steps": 1}, "one of them"),
+        ({"questions": "a", "steps": 1, "method": "kto"}, "no method for pairs"),
+        ({"data": "a", "reward_model": "b"}, "give questions"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            Preference.Options.model_validate({"kind": "preference", "from": "model", **wrong})
