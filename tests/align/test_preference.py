@@ -287,6 +287,7 @@ def test_rows_that_cannot_be_used_are_named(make_model: Make, tmp_path: Path) ->
     assert "rows.jsonl:2: an answer is empty" in refused(make_model, tmp_path, [PAIRS[0], pair("x", "  ", "No.")])
     assert "rows.jsonl:1: an answer is empty" in refused(make_model, tmp_path, [mark("x", "", True)])
     assert "rows.jsonl:3: neither a pair nor a mark" in refused(make_model, tmp_path, [*PAIRS[:2], {"messages": PAIRS[0]["messages"]}])
+    assert "rows.jsonl:1: a score or margin is no number" in refused(make_model, tmp_path, [mark("x", "Yes.", True, score="high")])
     assert "rows.jsonl:1: no prompt" in refused(make_model, tmp_path, [{**PAIRS[0], "messages": []}])
     assert "no pair or mark can be used" in refused(make_model, tmp_path, [pair("x", "a b c d " * 99, "b")])
     assert len(rows_of(make_model(0, max_positions=160), [pair("x", "Yes.", "")], tmp_path)) == 1, "a worse answer may stop at once"

@@ -67,11 +67,12 @@ def read_rows(path: Path, tokenizer: Tokenizer, config: ModelConfig, *, longest:
         ids = [answer_ids(tokenizer, answer) for answer in answers]
         if not all(ids):
             raise NormaError("an answer has no token, and this tokenizer no end token", where=where, mend="Remove this row")
-        group = fitted(Group(prompt_ids(tokenizer, messages), ids), tokenizer, config, limit, cut, where)
+        prompt = prompt_ids(tokenizer, messages)
+        group = fitted(Group(prompt, ids), tokenizer, config, limit, cut, where)
         if group is None:
             found.too_long += 1
             continue
-        found.cut += len(group.prompt) < len(prompt_ids(tokenizer, messages)) if cut else 0
+        found.cut += len(group.prompt) < len(prompt)
         found.rows.append(Row(str(fields.get("id", line)), group, desirable, scores, str(fields.get("source") or fields.get("id", line))))
         found.keys.setdefault(digest([[[m["role"], m["content"]] for m in messages], list(answers)]), line)
     if not found.rows:
@@ -115,6 +116,8 @@ def _parts(fields: Mapping[str, Any], where: str) -> tuple[list[Mapping[str, Any
     for answer, good in zip(answers, desirable, strict=True):
         if not isinstance(answer, str) or (good and not answer.strip()):  # a bad one may be empty: the model stopped at once
             raise NormaError("an answer is empty: there is nothing to learn", where=where, mend="Remove this row")
+    if any(score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))) for score in scores):
+        raise NormaError("a score or margin is no number", where=where, mend="Write a number, or leave it out")
     return messages, answers, desirable, scores
 
 

@@ -133,7 +133,8 @@ class PreferenceTraining:
         result: dict[str, Any] = {**numbers, "rows": len(self.rows)}
         if all(row.paired for row in self.rows):
             by_row = [_won(a, b) for a, b in rewards]
-            result |= {"pairs_correct": float(np.mean(by_row)), "likelier": float(np.mean([_won(a, b) for a, b in means])), "by_row": by_row}
+            likelier = float(np.mean([_won(a, b) for a, b in means]))
+            result |= {"pairs_correct": float(np.mean(by_row)), "likelier": likelier, "by_row": by_row}
         else:
             good = np.array([good for row in self.rows for good in row.desirable])
             for name, values in (("pairs_correct", rewards), ("likelier", means)):
