@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Protocol
 
 import numpy as np
@@ -15,14 +17,14 @@ import torch
 from torch import Tensor
 
 from norma.align.compared import Row
-from norma.align.comparison import Comparison, Numbers, Settings
+from norma.align.comparison import Comparison, Numbers, Settings, answer_sums
 from norma.align.marks import mark, rewards, sample
 from norma.align.options import METHODS, OnlineOptions
 from norma.generate import Completion, Sampling
 from norma.lm import LanguageModel
 from norma.spec import Item, Message, Spec
 from norma.text.chat import prompt_ids
-from norma.train.scoring import Group, answer_logprobs, split_groups, sum_by_owner
+from norma.train.scoring import Group, split_groups
 
 Judge = Callable[[Item, Sequence[Completion]], list[float | None]]  # rewards of the answers to one question; None: cannot be said
 
@@ -54,13 +56,16 @@ def by_model(model: Scorer) -> Judge:
 class OnlinePreference:
     """The losses of online preference training, for :func:`norma.train.train`.
 
-    A step in which no question got two answers of unlike reward has the loss 0: ``flat_groups`` is its share.
+    A step in which no question got two answers of unlike reward has the loss 0; ``flat_groups`` is the share of such questions.
+
+    Args:
+        reference: the model before; None: ``model`` carries an adapter, and is its own reference without it.
     """
 
     def __init__(
         self,
         model: LanguageModel,
-        reference: LanguageModel,
+        reference: LanguageModel | None,
         judge: Judge,
         items: Sequence[Item],
         settings: Settings,
@@ -127,10 +132,21 @@ class OnlinePreference:
     @torch.no_grad()
     def _before(self, rows: Sequence[Row]) -> list[list[float]]:
         """log p of the answers under the model before."""
-        network, groups = self.reference.transformer.eval(), [row.group for row in rows]
+        groups = [row.group for row in rows]
         found: list[list[float]] = [[] for _ in rows]
-        for part in split_groups(groups, self.micro_tokens):
-            logp = sum_by_owner(*answer_logprobs(network, [groups[i] for i in part], dtype=self.dtype)).view(-1, 2)
-            for i, pair in zip(part, logp.tolist(), strict=True):
-                found[i] = pair
+        with self._frozen() as reference:
+            network = reference.transformer.eval()
+            for part in split_groups(groups, self.micro_tokens):
+                pairs = answer_sums(network, [groups[i] for i in part], self.dtype).view(-1, 2)
+                for i, pair in zip(part, pairs.tolist(), strict=True):
+                    found[i] = pair
         return found
+
+    @contextmanager
+    def _frozen(self) -> Iterator[LanguageModel]:
+        """The model before: a model of its own, or this one with its adapter off."""
+        if self.reference is not None:
+            yield self.reference
+        else:
+            with import_module("norma.lm.adapter").reference(self.model) as reference:
+                yield reference
