@@ -22,6 +22,8 @@ KINDS: dict[str, str] = {
     "pretrain": "norma.pipeline.stages.pretrain:Pretrain",
     "sft": "norma.pipeline.stages.sft:Sft",
     "prompting": "norma.pipeline.stages.prompting:Prompting",
+    "pairs": "norma.pipeline.stages.pairs:Pairs",
+    "preference": "norma.pipeline.stages.preference:Preference",
     "correction": "norma.pipeline.stages.correction:Correction",
     "reward": "norma.pipeline.stages.reward:Reward",
     "score": "norma.pipeline.stages.score:Score",
