@@ -22,6 +22,7 @@ KINDS: dict[str, str] = {
     "sft": "norma.pipeline.stages.sft:Sft",
     "prompting": "norma.pipeline.stages.prompting:Prompting",
     "correction": "norma.pipeline.stages.correction:Correction",
+    "reward-model": "norma.pipeline.stages.reward_model:RewardModelStage",
     "reward": "norma.pipeline.stages.reward:Reward",
     "score": "norma.pipeline.stages.score:Score",
     "evaluate": "norma.pipeline.stages.evaluate:Evaluate",
