@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from norma.align.reward_model import RewardModel, parts, size, text_scores
 from norma.align.reward_model_options import RewardModelOptions
@@ -19,6 +24,7 @@ from norma.base.ranks import Ranks
 from norma.lm import LanguageModel
 from norma.nn import Transformer, preset
 from norma.spec import Item, Message
+from norma.text.chat import prompt_ids
 from norma.text.tokenizer import Tokenizer, train_tokenizer
 from norma.train import TrainOptions, train
 
@@ -44,7 +50,7 @@ def make_bert(framed_tokenizer: Tokenizer) -> Make:
         network = Transformer(config).initialise(torch.Generator().manual_seed(seed))
         with torch.no_grad():
             for parameter in network.parameters():
-                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed + 1))
+                parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed + 1))
         return LanguageModel(network.eval(), framed_tokenizer)
 
     return make
@@ -61,7 +67,7 @@ def begin(model: LanguageModel, **more: Any) -> RewardModel:
 # ── the head ──
 def test_a_new_head(make_model: Make, make_bert: Make) -> None:
     model = make_model(1)
-    head = [RewardModel.begin(model, seed=seed).model.transformer.classifier.weight for seed in range(200)]  # type: ignore[union-attr]
+    head = [RewardModel.begin(model, seed=seed).model.transformer.classifier.weight.detach() for seed in range(100)]  # type: ignore[union-attr]
     assert float(torch.stack(head).std()) == pytest.approx(25**-0.5, rel=0.05), "1 / sqrt(width + 1), width 24"
     assert not torch.equal(head[0], head[1]) and torch.equal(head[3], RewardModel.begin(model, seed=3).model.transformer.classifier.weight)  # type: ignore[union-attr]
     again = begin(model)
@@ -91,8 +97,7 @@ def peer_scores(folder: Path, texts: list[list[int]], side: str) -> torch.Tensor
     return scores
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "bert"])
+@pytest.mark.parametrize(("kind", "side"), [("llama", "left"), ("llama", "right"), ("qwen3", "left"), ("bert", "right")])
 def test_transformers_reads_the_same_scores(kind: str, side: str, make_model: Make, make_bert: Make, tmp_path: Path) -> None:
     reward = begin(make_bert() if kind == "bert" else make_model(1, family=kind), reads="chat")
     reward.finish(centre=torch.tensor([0.7]))
@@ -185,7 +190,8 @@ def test_texts_that_begin_alike_share_their_row(make_model: Make) -> None:
     network, readings = reward.model.transformer, [reward.read(ASKED[0], a) for a in ANSWERS]
     together, alone = text_scores(network, [readings], FP32), text_scores(network, [[r] for r in readings], FP32)
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-    assert size(network, readings) < sum(size(network, [r]) for r in readings) - 3 * 15, "the prompt is read once"
+    prompt = len(prompt_ids(reward.model.tokenizer, ASKED[0]))
+    assert size(network, readings) == sum(size(network, [r]) for r in readings) - 3 * prompt, "the prompt is read once"
     weights = list(network.parameters())
     ours, theirs = (
         torch.autograd.grad((s.flatten() * torch.tensor([1.0, -2, 0.5, 3])).sum(), weights, allow_unused=True) for s in (together, alone)
@@ -211,8 +217,8 @@ def test_scores_come_in_order_and_do_not_depend_on_company(make_model: Make, mon
 
 
 # ── training ──
-def training_of(reward: RewardModel, rows: Sequence[dict[str, Any]] = ROWS, heads: Any = "pair", **options: Any) -> RewardTraining:
-    judged = [judgement(reward, row, heads, "rows:1") for row in rows]
+def training_of(reward: RewardModel, data: Sequence[dict[str, Any]] = ROWS, heads: Any = "pair", **options: Any) -> RewardTraining:
+    judged = [judgement(reward, row, heads, "rows:1") for row in data]
     return RewardTraining(reward, judged, heads, RewardModelOptions(**{"rows": 5, **options}), seed=3, dtype=FP32)
 
 
@@ -241,10 +247,11 @@ def test_the_gradient_does_not_depend_on_micro_batches_or_ranks(
 ) -> None:
     rows, names = (ROWS, ("reward",)) if heads == "pair" else (MARKS, ("a", "b") if heads == "rules" else ("reward",))
     reward = begin(make_model(1) if backbone == "decoder" else make_bert(), names=names, reads="chat")
-    loss, whole = gradient(reward, training_of(reward, rows, heads, micro_tokens=4096, **options))
-    for micro in (256, 512):
-        cut = training_of(reward, rows, heads, micro_tokens=micro, **options)
-        assert len(list(cut.losses(reward.model.transformer, 1))) > 1 or micro == 512
+    loss, whole = gradient(reward, training_of(reward, rows, heads, **options))
+    for micro, most in ((1, 5), (90, 4)):
+        cut = training_of(reward, rows, heads, **options)
+        cut.options = cut.options.model_copy(update={"micro_tokens": micro})  # less than a recipe may say
+        assert 1 < len(list(cut.losses(reward.model.transformer, 1))) <= most
         part, pieces = gradient(reward, cut)
         assert part == pytest.approx(loss, rel=1e-5)
         for a, b in zip(whole, pieces, strict=True):
@@ -383,3 +390,32 @@ def test_trl_has_the_same_loss_on_the_same_ids(make_model: Make, tmp_path: Path,
     head = reward.model.transformer.classifier
     assert head is not None
     torch.testing.assert_close(head.weight.grad, trainer.model.score.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(make_model: Make, tmp_path: Path) -> None:
+    make_model(1).save(tmp_path / "base")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    for count in (1, 2):
+        workers = []
+        for rank in range(count):
+            more = {} if count == 1 else {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            command = [
+                sys.executable,
+                str(Path(__file__).with_name("ranked_reward.py")),
+                str(tmp_path / "base"),
+                str(tmp_path / str(count)),
+            ]
+            env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **more}
+            workers.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+        said = [worker.communicate(timeout=120)[1] for worker in workers]
+        assert all(worker.returncode == 0 for worker in workers), "\n".join(text[-2000:] for text in said)
+    one, two = ([json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in "12")
+    for a, b in zip(one, two, strict=True):
+        for name in ("loss", "accuracy", "margin", "tokens", "gradient_norm"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4), (a["step"], name)
+    weights = [load_file(tmp_path / n / "model.safetensors") for n in "12"]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=1e-4)

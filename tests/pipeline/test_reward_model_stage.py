@@ -57,6 +57,12 @@ def marks(start: int, count: int) -> list[dict[str, Any]]:
     return made
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More are no faster with products of this size, and far slower beside other work."""
+    monkeypatch.setattr("norma.base.platform.cores", lambda: 1)
+
+
 @pytest.fixture
 def context(tmp_path: Path, make_model: Callable[..., LanguageModel]) -> Build:
     for name, rows in (("pairs", pairs), ("marks", marks)):

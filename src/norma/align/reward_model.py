@@ -83,10 +83,10 @@ class RewardModel:
     @staticmethod
     def load(folder: Path) -> RewardModel:
         """Open a folder of ours, or another program's reward model (which reads chats, and is centred nowhere)."""
-        names, _ = folders.labels_of(folder, "")
+        names, _ = folders.labels_of(folder, str(folder))
         said = folders.told(folder)
         model = LanguageModel.load(folder)
-        return RewardModel(model, said.get("reads") or "chat", REWARD if len(names) == 1 else names, said.get("centre"))
+        return RewardModel(model, said.get("reads") or "chat", names if said or len(names) > 1 else REWARD, said.get("centre"))
 
     @torch.no_grad()
     def finish(self, centre: Tensor | None = None, temperature: Tensor | None = None) -> None:
@@ -102,11 +102,10 @@ class RewardModel:
 
     def save(self, folder: Path, **lineage: Any) -> None:
         """Write the folder. Where padding is the end token, config.json names no padding: transformers would read the token before it."""
-        labels = dict(enumerate(self.names))
         self.model.kept |= {
-            "id2label": {str(i): name for i, name in labels.items()},
-            "label2id": {name: i for i, name in labels.items()},
-            "problem_type": "regression" if len(labels) == 1 else "multi_label_classification",
+            "id2label": {str(i): name for i, name in enumerate(self.names)},
+            "label2id": {name: i for i, name in enumerate(self.names)},
+            "problem_type": "regression" if self.names == REWARD else "multi_label_classification",
         }
         self.model.lineage = {**lineage, "reward_model": {"reads": self.reads, "centre": self.centre.tolist()}}
         self.model.save(folder)
