@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from norma.align.reward_training import Judgement, RewardTraining
 
 MOST_REFERENCES = 2000  # answers whose mean becomes 0
+SHOWN = 80  # tokens of a text on the screen: its end, where the answer is
 
 
 class RewardModelStageOptions(StageOptions):
@@ -138,7 +139,7 @@ def _say(
         f"{steps} steps of {min(options.learning.rows, count)} {what}, {count} in all ({options.epochs:g} epochs), "
         f"measured on {len(held_out)}" + (f"; {left} left out: too long, or without a mark" if left else "")
     )
-    shown = [escape(reward.model.tokenizer.decode(text.ids, skip_special=False)) for text in training.judged[0].texts]
+    shown = [escape(reward.model.tokenizer.decode(text.ids[-SHOWN:], skip_special=False)) for text in training.judged[0].texts]
     ctx.progress.say("one of them, read to its last token: " + "  [dim]over[/]  ".join(f"[bold]{text}[/]" for text in shown))
 
 
