@@ -382,6 +382,7 @@ def test_trl_has_the_same_loss_on_the_same_ids(make_model: Make, tmp_path: Path,
         str(tmp_path / "out"), center_rewards_coefficient=0.05, max_length=None, report_to="none", use_cpu=True, bf16=False
     )
     trainer = trl.RewardTrainer(str(tmp_path / "model"), options, train_dataset=datasets.Dataset.from_list(pairs))
+    trainer.model.train()  # its numbers are kept by mode
     theirs = trainer.compute_loss(trainer.model, trainer.data_collator(pairs))
     assert sum(float(loss.detach()) for loss, _ in ours) == pytest.approx(float(theirs.detach()), rel=1e-5)
     for name in ("accuracy", "margin"):
