@@ -25,6 +25,7 @@ KINDS: dict[str, str] = {
     "pairs": "norma.pipeline.stages.pairs:Pairs",
     "preference": "norma.pipeline.stages.preference:Preference",
     "correction": "norma.pipeline.stages.correction:Correction",
+    "reward-model": "norma.pipeline.stages.reward_model:RewardModelStage",
     "reward": "norma.pipeline.stages.reward:Reward",
     "score": "norma.pipeline.stages.score:Score",
     "evaluate": "norma.pipeline.stages.evaluate:Evaluate",
