@@ -54,7 +54,7 @@ def test_leave_one_out_is_the_mean_of_the_others(group: list[float | None]) -> N
 
 
 def slow_gae(rewards: list[float], values: list[float], discount: float, decay: float) -> list[float]:
-    """1506.02438, eq. 14: A_t = sum_l (discount decay)^l delta_t+l, the sum written out."""
+    """1506.02438, eq. 16: A_t = sum_l (discount decay)^l delta_t+l, the sum written out."""
     V = [*values, 0.0]
     delta = [r + discount * V[t + 1] - V[t] for t, r in enumerate(rewards)]
     return [sum((discount * decay) ** (k - t) * delta[k] for k in range(t, len(delta))) for t in range(len(delta))]

@@ -99,7 +99,7 @@ class NormReward:
         return late + (0.0 if answer.finished else options.unfinished)
 
     def ascended(self, multipliers: Mapping[str, float], judged: Sequence[Judged]) -> dict[str, float]:
-        """The multipliers after a rollout: up where a constraint costs more than its budget (Safe RLHF, 2310.12773, section 3.3)."""
+        """The multipliers after a rollout: up where a constraint costs more than its budget (Safe RLHF, 2310.12773)."""
         parts = [part for group in judged for part in group.parts]
         mean = {rule: costs(parts, rule) for rule in self.budgets}
         return ascend(multipliers, mean, self.budgets, self.options.multiplier_rate, self.options.multiplier_most)

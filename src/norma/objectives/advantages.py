@@ -32,7 +32,7 @@ def group_advantages(rewards: Sequence[float | None], *, divide_by_std: bool = T
 
 
 def leave_one_out(rewards: Sequence[float | None]) -> list[float]:
-    """r_i minus the mean of the group's OTHER rewards (RLOO, 2402.14740, eq. 8): a baseline that does not hold the answer itself.
+    """r_i minus the mean of the group's OTHER rewards (RLOO, 2402.14740): a baseline that does not hold the answer itself.
 
     A single reward has nothing to be compared with: 0.
     """
