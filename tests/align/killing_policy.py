@@ -42,7 +42,9 @@ spec: {id: s, version: "1", languages: [en]}
 rules:
 - id: letters
   statement: {en: "Say an a."}
-  checkers: [{id: p, kind: program, use: regex, params: {pattern: "a"}}, {id: h, kind: program, use: regex, roles: [heldout], params: {pattern: "[ab]"}}]
+  checkers:
+  - {id: p, kind: program, use: regex, params: {pattern: "a"}}
+  - {id: h, kind: program, use: regex, roles: [heldout], params: {pattern: "[ab]"}}
 - id: short
   statement: {en: "Be short."}
   checkers: [{id: p, kind: program, use: length, params: {max_characters: 4}}]

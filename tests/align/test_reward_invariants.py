@@ -158,7 +158,9 @@ def test_a_rollout_comes_back_to_the_bit() -> None:
 def test_mismatch_of_engine_and_trainer_is_measured(make_model: Make, one_rule: Any, questions: list[Item]) -> None:
     made = policy(make_model(1), one_rule(SCORE["length"]), questions, epochs=2)
     rollout = made.rollout(0)
-    rollout.tokens["sampled"] = rollout.tokens["old"] + torch.tensor([0.5, -0.25]).repeat(len(rollout.tokens["old"]))[: len(rollout.tokens["old"])]
+    rollout.tokens["sampled"] = (
+        rollout.tokens["old"] + torch.tensor([0.5, -0.25]).repeat(len(rollout.tokens["old"]))[: len(rollout.tokens["old"])]
+    )
     made.state["rollout"] = rollout.to_text()
     _, numbers = gradients(made, 0)
     n = len(rollout.tokens["old"])
@@ -227,7 +229,14 @@ def test_the_gradient_is_that_of_the_written_out_loss(make_model: Make, one_rule
     """-(1/M) sum_t A log p + beta/M sum_t (log p - log ref)^2 / 2, one answer at a time; penalties are in the reward that is logged."""
     model, beta = make_model(1), 0.3
     made = policy(
-        model, one_rule(lambda text: float(len(text))), questions, kl=beta, unfinished=-0.5, temperature=0.8, overlong=2, divide_by_std=False
+        model,
+        one_rule(lambda text: float(len(text))),
+        questions,
+        kl=beta,
+        unfinished=-0.5,
+        temperature=0.8,
+        overlong=2,
+        divide_by_std=False,
     )
     made.reference = make_model(2)
     judged: list[Any] = []

@@ -122,7 +122,11 @@ def test_a_reward_model_is_centred_weighted_and_added() -> None:
 
 
 def test_a_rule_that_does_not_apply_leaves_the_word_to_the_reward_model() -> None:
-    spec = Spec.parse(SPEC.replace("- id: short", "  applies: 'facts.on == true'\n- id: short").replace("{id: p, kind: program, use: length", "{id: p, roles: [report], kind: program, use: length"))
+    spec = Spec.parse(
+        SPEC.replace("- id: short", "  applies: 'facts.on == true'\n- id: short").replace(
+            "{id: p, kind: program, use: length", "{id: p, roles: [report], kind: program, use: length"
+        )
+    )
     item = Item("q", ITEM.messages, facts={"on": False})
     (none,) = NormReward(spec, PolicyOptions()).judge([(item, said("alpha"))], {})
     assert none.rewards == [None]
@@ -132,7 +136,9 @@ def test_a_rule_that_does_not_apply_leaves_the_word_to_the_reward_model() -> Non
 
 def test_ppos_advantages_are_the_papers(make_model: Make, one_rule: Any, questions: list[Item]) -> None:
     """Token by token in Python: k1 leash at each token, reward at the last, GAE, whitened over the rollout's tokens."""
-    made = policy(make_model(1), one_rule(lambda text: float(len(text))), questions, method="ppo", kl=0.2, value={"decay": 0.8, "discount": 0.9})
+    made = policy(
+        make_model(1), one_rule(lambda text: float(len(text))), questions, method="ppo", kl=0.2, value={"decay": 0.8, "discount": 0.9}
+    )
     made.reference = make_model(2)
     assert made.critic is not None
     with torch.no_grad():
@@ -160,7 +166,9 @@ def test_the_value_head_learns_what_to_expect(backbone: str, make_model: Make, o
     from norma.base.progress import Silent
     from norma.train import TrainOptions, train
 
-    made = policy(make_model(1), one_rule(lambda text: 2.0), questions, method="ppo", max_new_tokens=2, kl=0.0, value={"backbone": backbone})
+    made = policy(
+        make_model(1), one_rule(lambda text: 2.0), questions, method="ppo", max_new_tokens=2, kl=0.0, value={"backbone": backbone}
+    )
     options = TrainOptions(optimiser="adamw", learning_rate=1e-2, warmup=0, schedule="constant", checkpoint_seconds=1e9)
     losses: list[float] = []
 
@@ -264,7 +272,7 @@ def test_reinforces_baseline_is_the_rewards_running_mean(make_model: Make, one_r
     made = policy(make_model(1), one_rule(lambda t: float(len(t))), questions, method="reinforce", kl=0.0, baseline_decay=0.5)
     first = made.rollout(0)
     mean = float(first.rewards_A.mean())
-    assert made.state["baseline"] == mean and float((first.tokens["advantages"][0])) == pytest.approx(first.rewards_A[0] - mean)
+    assert made.state["baseline"] == mean and float(first.tokens["advantages"][0]) == pytest.approx(first.rewards_A[0] - mean)
     second = made.rollout(1)
     assert second.tokens["advantages"][0] == pytest.approx(float(second.rewards_A[0]) - mean)
     assert made.state["baseline"] == pytest.approx((mean + float(second.rewards_A.mean())) / 2)
@@ -280,10 +288,23 @@ def test_minibatches_cover_each_pass_once(make_model: Make, one_rule: Any) -> No
 
 
 def test_the_batch_table_counts() -> None:
-    table = batch_table(PolicyOptions(questions=10, group=4, epochs=2, minibatches=3, max_new_tokens=20, micro_tokens=256), steps=13, questions=500, prompt_tokens=30, ranks=2)
+    table = batch_table(
+        PolicyOptions(questions=10, group=4, epochs=2, minibatches=3, max_new_tokens=20, micro_tokens=256),
+        steps=13,
+        questions=500,
+        prompt_tokens=30,
+        ranks=2,
+    )
     # 10 x 4 = 40 answers of 20 tokens; 6 steps a rollout, 13 steps = 3 rollouts; a row is 30 + 4 x 20 = 110 tokens, two fit into 256;
     # a minibatch has up to 4 questions, a rank up to 2.
-    for part in ("10 x 4 answers = 40", "800 written", "= 6 steps a rollout; 13 steps = 3 rollouts = 120 sequences", "up to 1 a step", "2 questions", "110 tokens"):
+    for part in (
+        "10 x 4 answers = 40",
+        "800 written",
+        "= 6 steps a rollout; 13 steps = 3 rollouts = 120 sequences",
+        "up to 1 a step",
+        "2 questions",
+        "110 tokens",
+    ):
         assert part in table, table
 
 

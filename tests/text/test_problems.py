@@ -30,6 +30,12 @@ def test_word_problems() -> None:
     assert isinstance(row, dict)
     assert row["messages"] == [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "2 x 3 = 6 eggs\n#### 1006"}]
     assert row["facts"] == {"answer": "1006"} and row["id"] == "f:1"
-    for bad in ({}, {"question": "Q"}, {"question": "Q", "answer": "5"}, {"question": "Q", "answer": "#### five"}, {"question": " ", "answer": "#### 5"}):
+    for bad in (
+        {},
+        {"question": "Q"},
+        {"question": "Q", "answer": "5"},
+        {"question": "Q", "answer": "#### five"},
+        {"question": " ", "answer": "#### 5"},
+    ):
         assert isinstance(word_problem(bad, "f:1"), str)
     assert next(texts([row]))["text"] == "How many?\n2 x 3 = 6 eggs\n#### 1006"

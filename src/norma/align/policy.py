@@ -30,7 +30,15 @@ from norma.lm import LanguageModel
 from norma.nn import Transformer
 from norma.nn.lora import lora_layers
 from norma.objectives.advantages import flat
-from norma.objectives.policy_gradient import average_weights, clipped, clipped_policy_loss, kl_estimate, kl_penalty, sequence_ratio, token_ratio
+from norma.objectives.policy_gradient import (
+    average_weights,
+    clipped,
+    clipped_policy_loss,
+    kl_estimate,
+    kl_penalty,
+    sequence_ratio,
+    token_ratio,
+)
 from norma.objectives.shaping import adapted_coefficient, running_mean
 from norma.objectives.value import clipped_value_loss, explained_variance
 from norma.spec import Item
@@ -111,7 +119,7 @@ class NormPolicy:
         judged, written = drawn
         if self.on_rollout:
             self.on_rollout(number, written)
-        self.model.transformer.eval()  # dropout would make the ratio something else than one
+        self._steady()
         made = _pack(number, self.model, judged)
         made.numbers |= self._numbers(number, written) | {f"multiplier/{rule}": value for rule, value in sorted(multipliers.items())}
         if self.looks_back and made.groups:
@@ -126,6 +134,13 @@ class NormPolicy:
         if self.reward.budgets:
             self.state["multipliers"] = self.reward.ascended(multipliers, written)
         return made
+
+    def _steady(self) -> None:
+        """Dropout off, everywhere: it would make the first ratio something else than one, and a leash of its own noise."""
+        models = (self.learner, self.model.transformer, self.critic, self.reference and self.reference.transformer)
+        for module in models:
+            if module is not None:
+                module.eval()
 
     def _baseline(self, made: Rollout) -> float:
         """The running mean of the reward before this rollout, which then moves it; the first has only itself to be compared with."""
@@ -200,7 +215,7 @@ class NormPolicy:
         options = self.options
         number, within = divmod(step, options.steps)
         rollout = self.rollout(number)
-        self.learner.eval()
+        self._steady()
         shares = self._shares(rollout, *divmod(within, options.minibatches))
         own, most = shares[self.ranks.reader], max(map(len, shares))
         chosen = [g for share in shares for part in share for g in part]
@@ -269,7 +284,11 @@ class NormPolicy:
         group = Group(prompt_ids(self.model.tokenizer, self.items[0].messages), [[0]])
         loss = answer_logprobs(self.learner.policy, [group], dtype=self.dtype)[0].sum() * 0.0
         critic = self.learner.critic
-        return loss if critic is None else loss + critic(answer_states(critic.backbone or self.learner.policy, [group], dtype=self.dtype)[0]).sum() * 0.0
+        return (
+            loss
+            if critic is None
+            else loss + critic(answer_states(critic.backbone or self.learner.policy, [group], dtype=self.dtype)[0]).sum() * 0.0
+        )
 
     def finish(self) -> None:
         """After training: the trained weights, whole, in ``model``."""

@@ -29,7 +29,9 @@ class ValueOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    backbone: Literal["copy", "shared"] = Field("copy", description="A copy of the policy that learns by itself, or the policy's own states.")
+    backbone: Literal["copy", "shared"] = Field(
+        "copy", description="A copy of the policy that learns by itself, or the policy's own states."
+    )
     coefficient: float = Field(0.1, gt=0, description="Weight of the value loss beside the policy's.")
     clip: float = Field(0.2, gt=0, description="How far a value may move within a rollout before it is pulled no further.")
     discount: float = Field(1.0, gt=0, le=1, description="Discount of a token later (gamma).")
@@ -67,11 +69,15 @@ class PolicyOptions(BaseModel):
     value: ValueOptions = Field(default_factory=ValueOptions, description="The value head, with advantage: value.")
 
     kl: float = Field(0.05, ge=0, description="Strength of the leash to the model before (beta); 0 in dr-grpo and dapo.")
-    kl_in: Literal["loss", "reward"] = Field("loss", description="The leash as a term of the loss, or in the reward (reinforce, rloo, ppo).")
+    kl_in: Literal["loss", "reward"] = Field(
+        "loss", description="The leash as a term of the loss, or in the reward (reinforce, rloo, ppo)."
+    )
     kl_target: float | None = Field(None, gt=0, description="KL a token in nats that an adaptive leash steers to; left out, kl is fixed.")
     unfinished: float = Field(-0.5, description="Added to the reward of an answer that was cut off at max_new_tokens.")
     overlong: int = Field(0, ge=0, description="The last tokens before max_new_tokens, over which a penalty falls to -1 (DAPO); 0: none.")
-    refills: int = Field(0, ge=0, description="Times that groups without signal are replaced by new questions (dynamic sampling; 3 in dapo).")
+    refills: int = Field(
+        0, ge=0, description="Times that groups without signal are replaced by new questions (dynamic sampling; 3 in dapo)."
+    )
     multiplier_rate: float = Field(0.1, gt=0, description="Step of the Lagrange multipliers of the spec's constraints, a rollout.")
     multiplier_most: float = Field(10.0, gt=0, description="Largest multiplier.")
     held_out_every: int = Field(5, ge=1, description="Rollouts between looks of the spec's held-out checkers; they never enter the reward.")

@@ -25,7 +25,6 @@ from norma.train.scoring import Group
 T = TypeVar("T")
 
 
-
 @dataclass
 class Rollout:
     """Groups of answers that have a reward; the masked ones have left.

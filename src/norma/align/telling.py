@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +22,9 @@ def batch_table(options: PolicyOptions, *, steps: int, questions: int, prompt_to
     sequences = asked * options.group
     row = prompt_tokens + options.group * options.max_new_tokens
     rows = max(1, options.micro_tokens // row)
-    per_step = -(-asked // options.minibatches)
-    parts = -(-(-(-per_step // ranks)) // rows)
-    rollouts = -(-steps // options.steps)
+    per_step = math.ceil(asked / options.minibatches)
+    parts = math.ceil(math.ceil(per_step / ranks) / rows)
+    rollouts = math.ceil(steps / options.steps)
     updates = f"{options.epochs} epochs x {options.minibatches} minibatches = {options.steps} steps" if options.steps > 1 else "1 step"
     lines = {
         "method": f"{options.method}: {options.advantage} advantages, {options.ratio} ratio, leash in the {options.kl_in}",

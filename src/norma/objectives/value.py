@@ -16,6 +16,6 @@ def clipped_value_loss(values_M: Tensor, old_M: Tensor, returns_M: Tensor, clip:
 
 
 def explained_variance(values_M: Tensor, returns_M: Tensor) -> float:
-    """1 - Var(R - V) / Var(R): 1 when the values foretell the returns, 0 when a constant would do as well; 0 where all returns are equal."""
+    """1 - Var(R - V) / Var(R): 1 when the values foretell the returns, 0 when a constant does as well; 0 where all returns are equal."""
     spread = float(returns_M.double().var(correction=0)) if len(returns_M) else 0.0
     return 1.0 - float((returns_M - values_M).double().var(correction=0)) / spread if spread > 0 else 0.0

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from norma.align.policy_options import PolicyOptions
 from norma.base.files import read_jsonl
+from norma.base.ranks import Ranks
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._learning import Source, load_rows, open_model, prepare, save_model
 from norma.train.options import TrainOptions
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from norma.spec import Item
 
 CENTRED_ON = 64  # questions whose answers say what the reward model gives on average
+LOOKED_AT = 1000  # questions among which the longest is looked for, for the batch table
 
 
 class PretrainingMix(BaseModel):
@@ -47,7 +49,9 @@ class RewardOptions(StageOptions):
     steps: int = Field(40, ge=1, description="Updates of the weights; a rollout lasts for policy.epochs x policy.minibatches of them.")
     rules: bool = Field(True, description="The spec's rules make the reward; false: the reward model alone.")
     reward_model: InputRef | None = Field(None, description="A stage with a reward model, added to the reward; left out, there is none.")
-    reward_weight: float = Field(1.0, gt=0, description="Weight of the reward model's score, less its mean over answers of the model before.")
+    reward_weight: float = Field(
+        1.0, gt=0, description="Weight of the reward model's score, less its mean over answers of the model before."
+    )
     policy: PolicyOptions = Field(default_factory=PolicyOptions, description="Method, rollouts and leash.")
     pretraining: PretrainingMix | None = Field(None, description="Rows whose loss is mixed in (PPO-ptx).")
     train: TrainOptions = Field(
@@ -78,19 +82,23 @@ class Reward(Stage[RewardOptions]):
         from norma.nn.lora import lora_layers
         from norma.text.chat import prompt_ids
         from norma.train import train
+        from norma.train.spread import recompute
 
         options, state = ctx.options, dict[str, Any]()
+        ranks = ctx.ranks.grouped(options.train.tensor_parallel)
         dtype = prepare(ctx)
         model = open_model(ctx, options.from_)
         reference = None if lora_layers(model.transformer) else model.copy()
         items = read_items(ctx.path(options.questions))
         reward = _reward(ctx, model, items)
-        more = None if options.pretraining is None else _pretraining(ctx, model, options.pretraining, dtype)
+        more = None if options.pretraining is None else _pretraining(ctx, model, options.pretraining, dtype, ranks)
         policy = NormPolicy(
-            model, reference, reward, items, options.policy, seed=ctx.seed, dtype=dtype, state=state, ranks=ctx.ranks, pretraining=more
+            model, reference, reward, items, options.policy, seed=ctx.seed, dtype=dtype, state=state, ranks=ranks, pretraining=more
         )
-        longest = max(len(prompt_ids(model.tokenizer, i.messages)) for i in items)
-        sizes = {"steps": options.steps, "questions": len(items), "prompt_tokens": longest, "ranks": ctx.ranks.readers}
+        if options.train.recompute:
+            recompute(policy.learner.policy)
+        longest = max(len(prompt_ids(model.tokenizer, i.messages)) for i in items[:LOOKED_AT])
+        sizes = {"steps": options.steps, "questions": len(items), "prompt_tokens": longest, "ranks": ranks.readers}
         ctx.progress.say(batch_table(options.policy, **sizes))
         last = train(
             policy.learner,
@@ -102,10 +110,10 @@ class Reward(Stage[RewardOptions]):
             state=state,
             seed=ctx.seed,
             name=ctx.name,
-            ranks=ctx.ranks,
+            ranks=ranks,
         )
         policy.finish()
-        if not ctx.ranks.first:
+        if not ranks.first:
             return {}
         for line in in_words(read_jsonl(ctx.folder / "metrics.jsonl")):
             ctx.progress.say(line)
@@ -136,14 +144,14 @@ def _reward(ctx: Context[RewardOptions], model: LanguageModel, items: list[Item]
     return NormReward(spec, options.policy, scorer=scorer, weight=options.reward_weight, shift=shift)
 
 
-def _pretraining(ctx: Context[RewardOptions], model: LanguageModel, mix: PretrainingMix, dtype: torch.dtype) -> Any:
+def _pretraining(ctx: Context[RewardOptions], model: LanguageModel, mix: PretrainingMix, dtype: torch.dtype, ranks: Ranks) -> Any:
     """(network, step) -> the weighted loss of that step's rows, a micro-batch at a time."""
     from norma.text.packing import Batches
     from norma.train.step import language_losses
 
     rows = load_rows(ctx, model.tokenizer, mix.data, mix.sequence)
     batches = Batches(rows, length=mix.sequence, size=mix.batch, seed=ctx.seed, pad=model.tokenizer.pad_id)
-    parts = partial(language_losses, micro=mix.micro_batch, dtype=dtype, ranks=ctx.ranks)
+    parts = partial(language_losses, micro=mix.micro_batch, dtype=dtype, ranks=ranks)
 
     def losses(network: Transformer, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
         for loss, numbers in parts(network, batches, step):
