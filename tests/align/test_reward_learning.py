@@ -167,7 +167,13 @@ def test_the_value_head_learns_what_to_expect(backbone: str, make_model: Make, o
     from norma.train import TrainOptions, train
 
     made = policy(
-        make_model(1), one_rule(lambda text: 2.0), questions, method="ppo", max_new_tokens=2, kl=0.0, value={"backbone": backbone, "decay": 1.0}
+        make_model(1),
+        one_rule(lambda text: 2.0),
+        questions,
+        method="ppo",
+        max_new_tokens=2,
+        kl=0.0,
+        value={"backbone": backbone, "decay": 1.0},
     )
     options = TrainOptions(optimiser="adamw", learning_rate=1e-2, warmup=0, schedule="constant", checkpoint_seconds=1e9)
     losses: list[float] = []

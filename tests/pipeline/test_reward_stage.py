@@ -89,7 +89,11 @@ def test_grpo_by_rules_is_the_default(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "why"),
-    [({"rules": False}, "needs a reward_model"), ({"policy": {"top_p": 0.9}}, "whole distribution"), ({"policy": {"method": "pro"}}, "ppo")],
+    [
+        ({"rules": False}, "needs a reward_model"),
+        ({"policy": {"top_p": 0.9}}, "whole distribution"),
+        ({"policy": {"method": "pro"}}, "ppo"),
+    ],
 )
 def test_what_cannot_be_is_refused_in_one_line(options: dict[str, Any], why: str, tmp_path: Path) -> None:
     with pytest.raises(NormaError, match=why) as error:

@@ -137,7 +137,7 @@ class NormPolicy:
 
     def _steady(self) -> None:
         """Dropout off, everywhere: it would make the first ratio something else than one, and a leash of its own noise."""
-        models = (self.learner, self.model.transformer, self.critic, self.reference and self.reference.transformer)
+        models = [self.learner, self.model.transformer, self.critic, None if self.reference is None else self.reference.transformer]
         for module in models:
             if module is not None:
                 module.eval()
@@ -173,7 +173,7 @@ class NormPolicy:
                     found["values"] = self.critic(self._value_states(self.critic, states, groups))
                 sizes = [sum(map(len, g.answers)) for g in groups]
                 for name, values in found.items():
-                    for g, piece in zip(part, values.cpu().split(sizes), strict=True):
+                    for g, piece in zip(part, torch.split(values.cpu(), sizes), strict=True):
                         own.setdefault(g, {})[name] = piece
         pieces = {g: found for share in self.ranks.gather_readers(own) for g, found in share.items()}
         return {name: torch.cat([pieces[g][name] for g in range(len(rollout.groups))]) for name in pieces[0]}

@@ -59,7 +59,7 @@ class Rollout:
 
     def padded(self, values_M: Tensor) -> Tensor:
         """(A, T): one answer a row, zeros behind it."""
-        return pad_sequence(list(values_M.split(self.lengths_A.tolist())), batch_first=True)
+        return pad_sequence(list(torch.split(values_M, self.lengths_A.tolist())), batch_first=True)
 
     def flat(self, values_AT: Tensor) -> Tensor:
         """(M,): the inverse of :meth:`padded`."""

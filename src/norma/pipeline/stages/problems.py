@@ -70,8 +70,8 @@ class Problems(Stage[ProblemsOptions]):
         options = ctx.options
         if options.arithmetic is not None:
             asked = options.arithmetic
-            numbers = {"seed": ctx.seed, "chinese_share": asked.chinese_share}
-            found = list(islice(arithmetic(asked.operations, asked.smallest, asked.largest, **numbers), asked.count))
+            made = arithmetic(asked.operations, asked.smallest, asked.largest, seed=ctx.seed, chinese_share=asked.chinese_share)
+            found = list(islice(made, asked.count))
         else:
             assert options.path is not None
             found = _read(ctx, options.path)
