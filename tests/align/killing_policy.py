@@ -35,7 +35,9 @@ from norma.train import loop, metrics
 from norma.train.optimiser import optimiser_tensors
 from norma.train.options import TrainOptions
 
-STEPS, ATTEMPTS = 14, 6
+STEPS = 14
+# In the middle of steps 1, 6 and 11, each within a rollout; in between at one of the next changes to the disk; at last by the clock.
+ATTEMPTS = (("step", 1), ("disk", 20), ("step", 6), ("disk", 20), ("step", 11), ("time", 0))
 SPEC = """
 norma: 1
 spec: {id: s, version: "1", languages: [en]}
@@ -145,9 +147,8 @@ def main() -> None:
         home, chance = Path(sys.argv[1]) / name, random.Random(name)
         _, seconds = child(home / "peace", name)
         deaths = []
-        for attempt in range(ATTEMPTS):
-            kind = ("step", "time", "disk")[attempt % 3]
-            at = {"step": 1 + 2 * attempt, "time": chance.uniform(0.0, seconds), "disk": chance.uniform(0, 60)}[kind]
+        for kind, most in ATTEMPTS:
+            at = most if kind == "step" else chance.uniform(0, most if kind == "disk" else seconds / 2)
             if child(home / "killed", name, kind, at)[0]:
                 break
             deaths.append(kind)

@@ -194,7 +194,9 @@ def test_a_bandit_is_learnt(method: str, make_model: Make, one_rule: Any, questi
     last = train(made.learner, made.losses, steps=steps, options=options, folder=tmp_path, progress=Silent(), state=made.state)
     after = [model.logits(torch.tensor([prompt_ids(model.tokenizer, q.messages)]))[0, -1].softmax(-1)[target] for q in questions]
     assert rate[target] < 0.1 and min(after) > 0.9
-    assert last["reward"] > 0.9 and last["rule/only"] > 0.9 and last["kl"] > 0.5
+    assert last["reward"] > 0.9 and last["rule/only"] > 0.9
+    if method != "dapo":  # which in the end finds no group that says anything, and trains and measures nothing
+        assert last["kl"] > 0.5
 
 
 # 8. The sampled gradient is the exact one of L = -E[R], through tokenizer, engine, checkers and the packed forward pass.
