@@ -284,11 +284,11 @@ class NormPolicy:
         group = Group(prompt_ids(self.model.tokenizer, self.items[0].messages), [[0]])
         loss = answer_logprobs(self.learner.policy, [group], dtype=self.dtype)[0].sum() * 0.0
         critic = self.learner.critic
-        return (
-            loss
-            if critic is None
-            else loss + critic(answer_states(critic.backbone or self.learner.policy, [group], dtype=self.dtype)[0]).sum() * 0.0
-        )
+        if critic is None:
+            return loss
+        states, _, _ = answer_states(critic.backbone or self.learner.policy, [group], dtype=self.dtype)
+        nothing: Tensor = critic(states).sum() * 0.0
+        return loss + nothing
 
     def finish(self) -> None:
         """After training: the trained weights, whole, in ``model``."""
