@@ -37,6 +37,18 @@ def answer_logprobs(model: Transformer, groups: Sequence[Group], *, dtype: torch
 
     Answers are numbered in order through all groups; tokens come in order too.
     """
+    states, targets, owners = answer_states(model, groups, dtype=dtype)
+    return state_logprobs(model, states, targets, temperature), owners
+
+
+def state_logprobs(model: Transformer, states_MW: Tensor, targets_M: Tensor, temperature: float = 1.0) -> Tensor:
+    """(M,) log p of the tokens that follow the states of :func:`answer_states`."""
+    features, weight, cap = model.features(states_MW), model.head_weight(), model.config.logit_softcap
+    return token_logprobs(features, weight, targets_M, temperature, bias=model.head_bias, softcap=cap)
+
+
+def answer_states(model: Transformer, groups: Sequence[Group], *, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """(M, W) the hidden state from which each answer token is foretold, (M,) the tokens, (M,) the answers they belong to."""
     length = -(-max(g.tokens() for g in groups) // ROUND) * ROUND
     shape = (len(groups), length)
     ids, documents, positions = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
@@ -59,16 +71,15 @@ def answer_logprobs(model: Transformer, groups: Sequence[Group], *, dtype: torch
             targets += answer
             owners += [owners[-1] + 1 if owners else 0] * k
             at += k
+    ids, documents, positions = (x.to(model.device) for x in (ids, documents, positions))
     mask = Mask(documents=documents, trunk=documents == 1)
-    hidden = model.hidden(ids, mask, positions, dtype=dtype).flatten(0, 1)[torch.cat(sources)]
-    features, weight, cap = model.features(hidden), model.head_weight(), model.config.logit_softcap
-    logp = token_logprobs(features, weight, torch.tensor(targets), temperature, bias=model.head_bias, softcap=cap)
-    return logp, torch.tensor(owners)
+    hidden = model.hidden(ids, mask, positions, dtype=dtype).flatten(0, 1)[torch.cat(sources).to(model.device)]
+    return hidden, torch.tensor(targets).to(model.device), torch.tensor(owners).to(model.device)
 
 
 def sum_by_owner(values_M: Tensor, owners_M: Tensor) -> Tensor:
     """(A,) sums of token values over each answer."""
-    return torch.zeros(int(owners_M.max()) + 1, dtype=values_M.dtype).index_add(0, owners_M, values_M)
+    return torch.zeros(int(owners_M.max()) + 1, dtype=values_M.dtype, device=values_M.device).index_add(0, owners_M, values_M)
 
 
 def split_groups(groups: Sequence[Group], tokens: int) -> list[list[int]]:

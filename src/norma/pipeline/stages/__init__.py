@@ -13,6 +13,7 @@ from norma.pipeline.stage import Stage
 
 KINDS: dict[str, str] = {
     "corpus": "norma.pipeline.stages.corpus:Corpus",
+    "problems": "norma.pipeline.stages.problems:Problems",
     "clean": "norma.pipeline.stages.clean:Clean",
     "stream": "norma.pipeline.stages.stream:Stream",
     "tokenizer": "norma.pipeline.stages.tokenizer:Tokenizer",
