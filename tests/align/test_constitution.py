@@ -154,7 +154,7 @@ def test_both_orders_are_averaged(spec: Spec) -> None:
     assert contradictions(place) == 1.0 and list(pair_rows(place)) == []
 
     def knows(text: str) -> float:
-        return 0.7 if f"Answer A: \"{GOOD}" in text else 0.2
+        return 0.7 if f'Answer A: "{GOOD}' in text else 0.2
 
     found = compare(spec, pairs, author_judge(spec, Scripted(chance=knows)), "knows", draws=1, least=0.0, seed=1)
     swapped = compare(spec, [(item(0), BAD, GOOD)], author_judge(spec, Scripted(chance=knows)), "knows", draws=1, least=0.0, seed=1)

@@ -24,7 +24,9 @@ def probabilities(features: torch.Tensor, head: Head, temperature: float) -> lis
     """Softmax one number at a time, in doubles."""
     rows = []
     for x in features.double().numpy():
-        scores = [float(np.dot(x, w)) + (0.0 if head.bias is None else float(head.bias[v])) for v, w in enumerate(head.weight.double().numpy())]
+        scores = [
+            float(np.dot(x, w)) + (0.0 if head.bias is None else float(head.bias[v])) for v, w in enumerate(head.weight.double().numpy())
+        ]
         if head.softcap is not None:
             scores = [head.softcap * math.tanh(s / head.softcap) for s in scores]
         total = sum(math.exp(s / temperature) for s in scores)
@@ -105,7 +107,11 @@ def test_gradients_against_finite_differences(k: int | None) -> None:
         return (mass_p * (mass_p / mass_q).log()).sum() + (rest_p * (rest_p / rest_q).log()).sum()
 
     ours_x, ours_w = student.clone().requires_grad_(True), head.weight.clone().requires_grad_(True)
-    ours = forward_kl(ours_x, Head(ours_w), teacher, teacher_head) if k is None else likeliest_kl(ours_x, Head(ours_w), likeliest(teacher, teacher_head, k))
+    ours = (
+        forward_kl(ours_x, Head(ours_w), teacher, teacher_head)
+        if k is None
+        else likeliest_kl(ours_x, Head(ours_w), likeliest(teacher, teacher_head, k))
+    )
     ours.backward()
     epsilon, numeric = 1e-6, torch.zeros_like(x)
     for i in range(M):

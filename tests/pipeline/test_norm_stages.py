@@ -143,7 +143,7 @@ def test_best_of(context: Build) -> None:
 
 
 def test_best_of_by_a_reward_model(context: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Contract of ``norma.align.reward_model``: load(folder), scores(prompts, answers). A stand-in, for what is opened and how it is asked."""
+    """A stand-in for ``norma.align.reward_model``: which folder is opened, and how it is asked."""
     import sys
     import types
 
@@ -165,7 +165,11 @@ def test_best_of_by_a_reward_model(context: Build, monkeypatch: pytest.MonkeyPat
     find("best-of").run(ctx)
     rows = read_jsonl(ctx.folder / "round-1.jsonl")
     assert all(r["score"] == len(r["answer"]) and r["scored_by"] == "reward-model:base" for r in rows)
-    assert find("best-of").spec_use(ctx.options) is False and find("best-of").inputs(ctx.options) == ["base", "corpus/qa.train.jsonl", "base"]
+    assert find("best-of").spec_use(ctx.options) is False and find("best-of").inputs(ctx.options) == [
+        "base",
+        "corpus/qa.train.jsonl",
+        "base",
+    ]
 
 
 CHECKERS = {"by": "checkers"}

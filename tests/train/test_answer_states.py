@@ -47,9 +47,7 @@ def test_of_a_decoder(make_model: Callable[..., LanguageModel]) -> None:
 @pytest.mark.parametrize("family", ["t5", "bart", "marian"])
 def test_of_an_encoder_decoder(family: str) -> None:
     model, start = two_stacks(family), 2
-    wanted = torch.cat(
-        [model(torch.tensor([list(g.prompt)]), decoder_ids=torch.tensor([[start, *a[:-1]]]))[0] for g, a in ORDER]
-    )
+    wanted = torch.cat([model(torch.tensor([list(g.prompt)]), decoder_ids=torch.tensor([[start, *a[:-1]]]))[0] for g, a in ORDER])
     torch.testing.assert_close(scores(model, GROUPS, start), wanted, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="begins with"):
         answer_states(model, GROUPS, dtype=torch.float32)

@@ -80,7 +80,7 @@ class LocalAuthor:
             states = states_of(self.model, [groups[i] for i in part], self.dtype)
             cap = network.config.logit_softcap
             tokens = token_logprobs(states.features, network.head_weight(), states.targets, bias=network.head_bias, softcap=cap)
-            log_p = sum_by_owner(tokens, states.owners).view(-1, len(CHOICES))
+            log_p = sum_by_owner(tokens.cpu(), states.owners.cpu()).view(-1, len(CHOICES))
             for i, p in zip(part, log_p.softmax(dim=1)[:, 0].tolist(), strict=True):
                 found[kept[i]] = p
         return found
