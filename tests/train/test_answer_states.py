@@ -44,7 +44,7 @@ def test_of_a_decoder(make_model: Callable[..., LanguageModel]) -> None:
     assert owners.tolist() == states.owners.tolist(), "in the order of answer_logprobs"
 
 
-@pytest.mark.parametrize("family", ["t5", "bart", "marian"])
+@pytest.mark.parametrize("family", ["t5", "bart", "transformer"])
 def test_of_an_encoder_decoder(family: str) -> None:
     model, start = two_stacks(family), 2
     wanted = torch.cat([model(torch.tensor([list(g.prompt)]), decoder_ids=torch.tensor([[start, *a[:-1]]]))[0] for g, a in ORDER])
