@@ -110,10 +110,12 @@ def likes(token: int) -> Callable[[Completion], float]:
 
 
 def an_end(model: LanguageModel) -> LanguageModel:
-    """Answers that end: the end token is made likely."""
+    """Answers that end: the end token is compared with where the states of questions lie."""
+    network = model.transformer
     with torch.no_grad():
-        head = model.transformer.head_weight()
-        head[model.tokenizer.eos_id] = head.mean(0) + 0.5 * head[20] + 0.5 * head[30]
+        ids = prompt_ids(model.tokenizer, [{"role": "user", "content": "What does `json.dumps` do?"}])
+        state = network.features(network.hidden(torch.tensor([ids])))[0].mean(0)
+        network.head_weight()[model.tokenizer.eos_id] = 1.5 * state / state.norm()
     return model
 
 
@@ -169,7 +171,7 @@ def test_a_killed_run_ends_bit_equal(make_model: Make, questions: list[Item], tm
 
 def test_what_is_masked_or_too_bad_is_not_trained(make_model: Make, questions: list[Item], tmp_path: Path) -> None:
     model = an_end(make_model(1, spread=0.25))
-    made = rounds(model, lambda a: None if len(a.ids) > 1 else 0.5, questions, tmp_path / "a", n=8)
+    made = rounds(model, lambda a: None if len(a.ids) > 2 else 0.5, questions, tmp_path / "a", n=8)
     list(made.losses(0))
     rows = read_jsonl(tmp_path / "a" / "round-1.jsonl")
     assert any(r["score"] is None for r in rows) and all(r["score"] is not None for r in rows if r["kept"])

@@ -140,7 +140,7 @@ def rates(model: LanguageModel, before: LanguageModel) -> dict[str, float]:
     return {row["method"]: row["overall"]["rate"] for row in found["methods"]}
 
 
-@pytest.mark.parametrize("loss", ["kl", "top", "sampled"])
+@pytest.mark.parametrize("loss", ["kl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("top", "sampled"))])
 def test_a_rule_moves_from_the_prompt_into_the_weights(steered: LanguageModel, loss: str, tmp_path: Path) -> None:
     spec, model = Spec.parse(SPEC), steered.copy()
     assert rates(model, steered) == {"before": 0.0, "rules": 1.0, "now": 0.0}
