@@ -21,7 +21,7 @@ from norma.align.answers import readable, states_of
 from norma.align.constitution_prompts import CHOICES
 from norma.base.hashing import digest
 from norma.check.judge_journal import Entry, Journal
-from norma.check.judge_models import Endpoint, Messages
+from norma.check.judge_models import Endpoint
 from norma.generate import Sampling, generate
 from norma.lm import LanguageModel
 from norma.objectives.likelihood import token_logprobs
@@ -102,7 +102,7 @@ class EndpointAuthor:
 
     def write(self, conversations: Conversations, *, seed: int) -> list[str | None]:
         def ask(place: int) -> str | None:
-            messages = conversations[place]
+            messages = _plain(conversations[place])
             sampling = [self.temperature, self.max_new_tokens, seed + place if self.temperature > 0 else 0]
             return self._once(["write", *sampling], messages, lambda: self._written(messages, seed + place))
 
@@ -110,7 +110,8 @@ class EndpointAuthor:
 
     def prefer(self, conversations: Conversations) -> list[float | None]:
         def ask(place: int) -> float | None:
-            said = self._once(["prefer"], conversations[place], lambda: json.dumps(self._preferred(conversations[place])))
+            messages = _plain(conversations[place])
+            said = self._once(["prefer"], messages, lambda: json.dumps(self._preferred(messages)))
             return None if said is None else preference(json.loads(said))
 
         return self._all(ask, len(conversations))
@@ -119,27 +120,27 @@ class EndpointAuthor:
         with ThreadPoolExecutor(self.concurrency, thread_name_prefix="norma-ask") as pool:
             return list(pool.map(ask, range(count)))
 
-    def _once(self, what: list[object], messages: Messages, ask: Callable[[], str]) -> str | None:
+    def _once(self, what: list[object], messages: list[dict[str, str]], ask: Callable[[], str]) -> str | None:
         """The journaled reply, or a new one, journaled; None where the server fails."""
         who = digest([self.endpoint.url, self.endpoint.model])
-        key = digest([who, what, [dict(m) for m in messages]])
+        key = digest([who, what, messages])
         found = self.journal.find(key)
         if found is None:
             try:
                 reply = ask()
             except CheckerFailure:
                 return None
-            self.journal.add(Entry(key, who, json.dumps([dict(m) for m in messages], ensure_ascii=False), reply, "said", 0.0))
+            self.journal.add(Entry(key, who, json.dumps(messages, ensure_ascii=False), reply, "said", 0.0))
             found = self.journal.find(key)  # the first reply stands, whoever asked for it
         return found
 
-    def _written(self, messages: Messages, seed: int) -> str:
+    def _written(self, messages: list[dict[str, str]], seed: int) -> str:
         reply = self.endpoint.ask(messages, temperature=self.temperature, max_tokens=self.max_new_tokens, seed=seed)
         if reply.fault or not reply.text.strip():
             raise CheckerFailure(reply.fault or "the server wrote nothing")
         return reply.text.strip()
 
-    def _preferred(self, messages: Messages) -> dict[str, float]:
+    def _preferred(self, messages: list[dict[str, str]]) -> dict[str, float]:
         """Log-probabilities of A and B; of a server that tells none, 0 for the letter that it wrote."""
         text, found = self.endpoint.first_tokens(messages)
         sums = {choice: [v for token, v in found.items() if _bare(token) == choice] for choice in CHOICES}
@@ -149,6 +150,10 @@ class EndpointAuthor:
         if not known:
             raise CheckerFailure(f"the server says neither A nor B, but {text!r}")
         return known
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 
 def _bare(token: str) -> str:

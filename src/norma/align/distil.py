@@ -98,7 +98,7 @@ class Distillation(AnswerTraining):
         for part in split_groups(told, self.micro_tokens):
             states = states_of(teacher, [told[i] for i in part], self.dtype).features
             sizes = [sum(map(len, told[i].answers)) for i in part]
-            whole |= dict(zip(part, states.split(sizes), strict=True))
+            whole |= dict(zip(part, torch.split(states, sizes), strict=True))
         teacher.transformer.train(training)
         states_by_group = [whole[i] for i in range(len(told))]
         if top is None:

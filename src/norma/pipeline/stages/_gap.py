@@ -32,7 +32,7 @@ class ModesOptions(GapOptions):
     """The same, and which rules are shown."""
 
     modes: list[Choice] = Field(
-        default_factory=lambda: ["rule", "applicable", "all"],
+        ["rule", "applicable", "all"],
         min_length=1,
         description="Compared with no rules in the prompt: rule (each that applies by itself), applicable (all that do), all.",
     )

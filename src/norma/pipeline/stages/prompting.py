@@ -79,5 +79,5 @@ def _gap(ctx: Context[PromptingOptions], model: LanguageModel, options: ModesOpt
     """The trained model with no rule in its prompt, and with those of every mode."""
     from norma.evaluate.prompt_gap import Arm
 
-    arms = {"none": Arm(model), **{mode: Arm(model, mode) for mode in options.modes if mode != "none"}}
+    arms = {"none": Arm(model)} | {str(mode): Arm(model, mode) for mode in options.modes if mode != "none"}
     return measure_gap(ctx, options, arms, "none", layout)
