@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +28,7 @@ from norma.align.constitution import (
 from norma.align.constitution_prompts import comparison, critique_request, revision_request
 from norma.lm import LanguageModel
 from norma.spec import Item, Message, Spec, Status
+from norma.spec.importers import run
 from norma.text.chat import prompt_ids
 
 Make = Callable[..., LanguageModel]
@@ -219,3 +223,22 @@ def test_a_tiny_model_under_its_own_constitution(spec: Spec, make_model: Make) -
             assert all(v.status is not Status.VIOLATION for v in spec.verdicts(d.item, d.answer, "train") if v.rule == d.journal[0]["rule"])
     rows = compare(spec, [(item(i), GOOD, BAD) for i in range(3)], author_judge(spec, author), author.name, draws=1, least=0.0, seed=1)
     assert all(row["orders"] is not None and 0 < row["label"] < 1 for row in rows)
+
+
+def test_the_papers_own_constitution() -> None:
+    """Principles without any checker: each is asked in its own words, and a revision stands because nothing can speak against it."""
+    given = os.environ.get("NORMA_TEST_DATA")
+    folder = (Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data") / "constitutional_ai"
+    path = folder / "CritiqueRevisionInstructions.json"
+    if not path.is_file():
+        pytest.skip("no constitutional_ai here: set NORMA_TEST_DATA to a folder that holds it")
+    principles = run("constitutional-ai", path).spec
+    own = {str(entry["edit_request"]) for entry in json.loads(path.read_text(encoding="utf-8")).values()}
+    critic = Scripted(lambda messages: "It could be kinder." if len(messages) == 3 else "Kindly: no.")
+    drafts = [Draft(Item(f"q{i}", (Message(role="user", content="Tell me."),)), "No.") for i in range(200)]
+    revise(principles, drafts, critic, 1, seed=1, verify=True)
+    assert all(d.answer == "Kindly: no." and learnable(principles, d) for d in drafts)
+    drawn = {d.journal[0]["rule"] for d in drafts}
+    assert drawn == {rule.id for rule in principles.rules} and len(drawn) > 10, "200 draws reach every principle"
+    for request in (messages[-1]["content"] for messages in critic.asked if len(messages) == 5):
+        assert any(" ".join(edit.split("RevisionRequest:")[-1].replace("Revision:", "").split()) in request for edit in own)
