@@ -20,6 +20,7 @@ from norma.base.hashing import file_digest
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._learning import open_model, prepare, validation_texts
 from norma.spec import Role
+from norma.spec.shown import Choice, Layout, chosen, laid_out
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,10 @@ class Method(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: InputRef = Field(description="The stage whose model answers.")
-    rules: Literal["none", "applicable", "all"] = Field("none", description="Which rules stand in the prompt.")
+    rules: Choice | list[str] = Field(
+        "none", description="Which rules stand in the prompt: none, rule (one that applies, drawn), applicable, all, or ids."
+    )
+    layout: Layout | None = Field(None, description="How they stand there; by default in the spec's order, as system message.")
     en: str | None = Field(None, description="Name in the English report.")
     zh: str | None = Field(None, description="Name in the Chinese report.")
     leash: str | None = Field(None, description="Method from whose model the KL is measured.")
@@ -150,8 +154,12 @@ def _answer(
     options, spec = ctx.options, ctx.need_spec()
     model = open_model(ctx, method.model)
 
+    layout = method.layout or Layout()
+
     def shown(item: Item) -> Sequence[Message]:
-        return item.messages if method.rules == "none" else spec.render(list(item.messages), item, item.language, rules=method.rules)
+        return (
+            item.messages if method.rules == "none" else laid_out(spec, item, chosen(spec, item, method.rules, ctx.seed), layout, ctx.seed)
+        )
 
     def ask(some: Sequence[Item], sampling: Sampling, asked: Any = shown) -> list[Any]:
         room = model.config.max_positions - 8
