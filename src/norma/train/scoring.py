@@ -42,6 +42,18 @@ def answer_logprobs(model: Transformer, groups: Sequence[Group], *, dtype: torch
 
     Answers are numbered in order through all groups; tokens come in order too.
     """
+    states, targets, owners = answer_states(model, groups, dtype=dtype)
+    return state_logprobs(model, states, targets, temperature), owners
+
+
+def state_logprobs(model: Transformer, states_MW: Tensor, targets_M: Tensor, temperature: float = 1.0) -> Tensor:
+    """(M,) log p of the tokens that follow the states of :func:`answer_states`."""
+    features, weight, cap = model.features(states_MW), model.head_weight(), model.config.logit_softcap
+    return token_logprobs(features, weight, targets_M, temperature, bias=model.head_bias, softcap=cap)
+
+
+def answer_states(model: Transformer, groups: Sequence[Group], *, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """(M, W) the hidden state from which each answer token is foretold, (M,) the tokens, (M,) the answers they belong to."""
     device = model.device
     if model.config.encoder_layers:
         laid, memory = _answers(groups, _start(model)), _read(model, groups, dtype)
@@ -50,12 +62,10 @@ def answer_logprobs(model: Transformer, groups: Sequence[Group], *, dtype: torch
         laid, memory = _branches(groups), None
         mask = Mask(documents=laid.documents.to(device), trunk=(laid.documents == 1).to(device))
     hidden = model.hidden(laid.ids.to(device), mask, laid.positions.to(device), dtype=dtype, memory=memory)
-    hidden = hidden.flatten(0, 1)[torch.cat(laid.sources).to(device)]
-    features, weight, cap = model.features(hidden), model.head_weight(), model.config.logit_softcap
     targets = torch.tensor([token for g in groups for answer in g.answers for token in answer], device=device)
-    logp = token_logprobs(features, weight, targets, temperature, bias=model.head_bias, softcap=cap)
     lengths = torch.tensor([len(answer) for g in groups for answer in g.answers])
-    return logp, torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(device)
+    owners = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(device)
+    return hidden.flatten(0, 1)[torch.cat(laid.sources).to(device)], targets, owners
 
 
 @dataclass
