@@ -198,7 +198,5 @@ def test_the_stand_in_writes_as_the_local_engine(server: Server, model: Language
     from norma.train.scoring import Group, answer_logprobs
 
     made = engine(server).generate(model, PROMPTS, SAMPLED)
-    theirs, _ = answer_logprobs(
-        model.transformer, [Group(p, [c.ids]) for p, c in zip(PROMPTS, made, strict=True)], dtype=torch.float32
-    )
+    theirs, _ = answer_logprobs(model.transformer, [Group(p, [c.ids]) for p, c in zip(PROMPTS, made, strict=True)], dtype=torch.float32)
     torch.testing.assert_close(torch.tensor([x for c in made for x in c.logprobs]), theirs.detach(), rtol=1e-4, atol=1e-4)

@@ -158,6 +158,9 @@ def test_beam_search_of_a_decoder_equals_transformers(make_model: Callable[..., 
 def test_a_decoder_without_a_start_is_refused(pair: Pair) -> None:
     ours, _ = pair
     ours.transformer.start_id = None
-    for ask in (lambda: generate(ours, [[5]], Sampling()), lambda: answer_logprobs(ours.transformer, [Group([5], [[6]])], dtype=torch.float32)):
+    for ask in (
+        lambda: generate(ours, [[5]], Sampling()),
+        lambda: answer_logprobs(ours.transformer, [Group([5], [[6]])], dtype=torch.float32),
+    ):
         with pytest.raises(NormaError, match="begins with"):
             ask()

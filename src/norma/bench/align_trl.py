@@ -101,9 +101,7 @@ def trainer_of(job: dict[str, Any], gate: Any, counts: Counts) -> Any:
             counts.see(inputs)
             return super().compute_loss(model, inputs, *rest, **named)
 
-    return Counted(
-        model=model_of(job), args=config, train_dataset=dataset(job), processing_class=tokenizer, callbacks=[gate], **more
-    )
+    return Counted(model=model_of(job), args=config, train_dataset=dataset(job), processing_class=tokenizer, callbacks=[gate], **more)
 
 
 def settings(job: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +112,8 @@ def settings(job: dict[str, Any]) -> dict[str, Any]:
         "output_dir": str(Path(job["folder"]) / "trl"), "use_cpu": True, "max_steps": FOREVER, "report_to": "none", "save_strategy": "no",
         "logging_strategy": "no", "disable_tqdm": True, "seed": 0, "max_length": job["length"], "per_device_train_batch_size": batch,
         "learning_rate": 1e-6, "max_grad_norm": 1.0, "bf16": job["dtype"] == "bfloat16" and job["weights"] == "fp32",
-        "lr_scheduler_type": "constant", "num_generations": job["group"], "max_completion_length": job["new_tokens"], "beta": 0.05 if rollout else 0.1,
+        "lr_scheduler_type": "constant", "num_generations": job["group"], "max_completion_length": job["new_tokens"],
+        "beta": 0.05 if rollout else 0.1,
     }  # fmt: skip
     if job["tuned"]:
         found |= {"gradient_checkpointing": False, "optim": "adamw_torch_fused", "precompute_ref_log_probs": True}
@@ -150,7 +149,8 @@ def dataset(job: dict[str, Any]) -> Any:
         made = [{"prompt": r["messages"]} for r in rows]
     elif method == "kto":
         made = [
-            {"prompt": r["messages"], "completion": said(r["chosen" if i % 2 else "rejected"]), "label": bool(i % 2)} for i, r in enumerate(rows)
+            {"prompt": r["messages"], "completion": said(r["chosen" if i % 2 else "rejected"]), "label": bool(i % 2)}
+            for i, r in enumerate(rows)
         ]
     else:
         made = [{"prompt": r["messages"], "chosen": said(r["chosen"]), "rejected": said(r["rejected"])} for r in rows]

@@ -86,9 +86,7 @@ def systems(shape: Shape, kind: str, dtype: str, folder: Path, threads: int, pee
     return found
 
 
-def measure(
-    shape: Shape, kind: str, dtype: str, *, rounds: int, threads: int, peers: Sequence[str], console: Console
-) -> list[Measured]:
+def measure(shape: Shape, kind: str, dtype: str, *, rounds: int, threads: int, peers: Sequence[str], console: Console) -> list[Measured]:
     """Norma, transformers as installed, and its best setting; ratios are to the first."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -109,7 +107,15 @@ def measure(
 
 
 def run(
-    shape: Shape, kinds: Sequence[str], dtype: str, *, rounds: int, threads: int, peers: Sequence[str], json_path: Path | None, console: Console
+    shape: Shape,
+    kinds: Sequence[str],
+    dtype: str,
+    *,
+    rounds: int,
+    threads: int,
+    peers: Sequence[str],
+    json_path: Path | None,
+    console: Console,
 ) -> list[Measured]:
     """Measure, print the table, write the JSON."""
     try:

@@ -71,7 +71,7 @@ def train(
 
 def generate(
     vs: Annotated[str, typer.Option(help="Peers: hf, or nothing.")] = "hf",
-    kinds: Annotated[str, typer.Option(help="fixed (all answers as long as may be), varied (they end by chance), or both.")] = "fixed,varied",
+    kinds: Annotated[str, typer.Option(help="fixed (all answers as long as may be), varied (they end by chance).")] = "fixed,varied",
     dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the median counts.")] = 5,
     prompts: Annotated[int, typer.Option(min=1, help="Prompts of a rollout.")] = 8,

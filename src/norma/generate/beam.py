@@ -109,9 +109,7 @@ class _Search:
         ended = torch.isin(token, self.ends)
         rows, tokens = torch.zeros(N, K, dtype=torch.int64), torch.zeros(N, K, dtype=torch.int64)
         for n in range(N):
-            candidates = list(
-                zip(best[n].tolist(), beam[n].tolist(), token[n].tolist(), own[n].tolist(), ended[n].tolist(), strict=True)
-            )
+            candidates = list(zip(best[n].tolist(), beam[n].tolist(), token[n].tolist(), own[n].tolist(), ended[n].tolist(), strict=True))
             rows[n], tokens[n] = self._turn(n, length, candidates)
         return (rows + K * torch.arange(N)[:, None]).flatten().to(self.last.device), tokens.flatten().to(self.last.device)
 

@@ -82,8 +82,7 @@ def generate(
             if done:
                 slots.free(done)
     return [
-        replace(finish(model, ids, sampling), logprobs=tuple(log_p))
-        for ids, log_p in zip(writing.answers, writing.logprobs, strict=True)
+        replace(finish(model, ids, sampling), logprobs=tuple(log_p)) for ids, log_p in zip(writing.answers, writing.logprobs, strict=True)
     ]
 
 

@@ -8,7 +8,6 @@ Letters: P distinct prompts, W width.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,6 @@ from torch import Tensor
 from norma.base.errors import NormaError
 from norma.lm import LanguageModel
 from norma.nn import Cache, Mask
-from norma.nn.stack import Memory
 
 SHARED = 16  # tokens from which a common prefix is read by itself
 ROUND = 8  # lengths are rounded up to it, so that matrix products see few shapes
@@ -137,9 +135,10 @@ def shared_prefix(prompts: Prompts) -> tuple[int, ...]:
     distinct = set(map(tuple, prompts))
     if len(distinct) < 2:
         return ()
-    common = os.path.commonprefix(list(distinct))
-    common = common[: min(map(len, distinct)) - 1]
-    return tuple(common) if len(common) >= SHARED else ()
+    first, last = min(distinct), max(distinct)  # what these two begin with, all that stand between them in order begin with
+    most = min(map(len, distinct)) - 1
+    length = next((i for i in range(most) if first[i] != last[i]), most)
+    return first[:length] if length >= SHARED else ()
 
 
 def start_token(model: LanguageModel) -> int:
@@ -147,6 +146,8 @@ def start_token(model: LanguageModel) -> int:
     start = model.transformer.start_id
     if start is None:
         raise NormaError(
-            "nothing says which token this model's decoder begins with", where=model.name, mend="Put decoder_start_token_id into config.json"
+            "nothing says which token this model's decoder begins with",
+            where=model.name,
+            mend="Put decoder_start_token_id into config.json",
         )
     return start
