@@ -11,7 +11,6 @@ import torch
 
 from norma.base.errors import NormaError
 from norma.generate import Sampling, beam_search, generate
-from norma.generate.engine import stream
 from norma.lm import LanguageModel
 from norma.nn import Transformer
 from norma.train.scoring import Group, answer_logprobs
@@ -19,6 +18,7 @@ from norma.train.scoring import Group, answer_logprobs
 transformers = pytest.importorskip("transformers")
 
 V, PAD, END = 37, 1, 2
+ENDS = [END, 5, 11, 17]  # several, so that answers of random weights do end
 BART = {
     "vocab_size": V, "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "max_position_embeddings": 60, "init_std": 0.3,
     "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 22, "decoder_ffn_dim": 22,
@@ -39,12 +39,16 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
     config_class, model_class, sizes = PEERS[request.param]
     torch.manual_seed(0)
     theirs = getattr(transformers, model_class)._from_config(getattr(transformers, config_class)(**sizes), attn_implementation="eager")
-    with torch.no_grad():
+    with torch.no_grad():  # so that answers differ by what the encoder reads
         for name, parameter in theirs.named_parameters():
+            crossing = "encoder_attn" in name or "EncDecAttention" in name
+            spread = 0.1 if parameter.dim() == 1 else 0.2 if "embed" in name or "shared" in name else 1.6 if crossing else 0.4
             if "embed_positions" not in name or request.param == "bart":
-                parameter.add_(torch.randn_like(parameter) * 0.3)
+                parameter.copy_(torch.randn_like(parameter) * spread + (parameter.dim() == 1 and name.endswith("norm.weight")))
     theirs.eval().save_pretrained(tmp_path)
-    return LanguageModel.load(tmp_path), theirs
+    ours = LanguageModel.load(tmp_path)
+    ours.kept["eos_token_id"] = ENDS
+    return ours, theirs
 
 
 def sources(count: int = 9) -> list[list[int]]:
@@ -53,9 +57,10 @@ def sources(count: int = 9) -> list[list[int]]:
 
 
 def theirs_of(theirs: Any, source: list[int], **how: Any) -> list[list[int]]:
-    out = theirs.generate(torch.tensor([source]), attention_mask=torch.ones(1, len(source)), do_sample=False, **how)
+    out = theirs.generate(torch.tensor([source]), attention_mask=torch.ones(1, len(source)), do_sample=False, eos_token_id=ENDS, **how)
     rows = [row[1:].tolist() for row in out]
-    return [row[: row.index(END) + 1] if END in row else row for row in rows]
+    lengths = [next((i + 1 for i, token in enumerate(row) if token in ENDS), len(row)) for row in rows]
+    return [row[:n] for row, n in zip(rows, lengths, strict=True)]
 
 
 @pytest.mark.parametrize("batch", [2, 64])
@@ -67,7 +72,7 @@ def test_greedy_equals_transformers(pair: Pair, batch: int) -> None:
     made = generate(ours, texts, Sampling(max_new_tokens=16), batch=batch)
     for source, mine in zip(texts, made, strict=True):
         assert theirs_of(theirs, source, max_new_tokens=16) == [list(mine.ids)]
-        assert mine.finish_reason == ("stop" if mine.ids[-1] == END else "length") and mine.text == ""
+        assert mine.finish_reason == ("stop" if mine.ids[-1] in ENDS else "length") and mine.text == ""
     assert len({c.ids for c in made}) > 4
 
 
@@ -83,8 +88,6 @@ def test_a_source_is_read_once_for_its_group(pair: Pair, monkeypatch: pytest.Mon
     read.clear()
     refilled = generate(ours, [one] * 8 + [other] * 8, how, batch=4)
     assert [c.ids for c in refilled] == [c.ids for c in made]
-    with pytest.raises(NormaError, match="no tokenizer"):
-        list(stream(ours, one, Sampling(max_new_tokens=8, stop=("a",)))) or ours.tokenizer
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
