@@ -8,4 +8,5 @@ import torch
 
 @pytest.fixture(autouse=True)
 def fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("norma.generate.engine.working_dtype", lambda: torch.float32)
+    for module in ("engine", "beam"):
+        monkeypatch.setattr(f"norma.generate.{module}.working_dtype", lambda: torch.float32)

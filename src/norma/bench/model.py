@@ -67,6 +67,7 @@ class Worker:
     group: str  # "norma", "tuned", or the name of what is taken as installed: the fastest of a group takes part
     job: dict[str, Any]
     seconds: list[float] = field(default_factory=list)
+    values: list[list[float]] = field(default_factory=list)  # what each counted step gave
     loss: float = float("nan")
     peak_mb: float = 0.0
 
@@ -78,8 +79,19 @@ class Worker:
         self.loss = self._receive()["loss"]
 
     def step(self) -> float:
+        """Seconds of a step that is tried."""
+        return self._step()[0]
+
+    def count(self) -> None:
+        """A step that counts."""
+        seconds, values = self._step()
+        self.seconds.append(seconds)
+        self.values.append(values)
+
+    def _step(self) -> tuple[float, list[float]]:
         self._send("step")
-        return float(self._receive()["seconds"])
+        answer = self._receive()
+        return float(answer["seconds"]), answer["values"]
 
     def stop(self) -> None:
         self._send("stop")
@@ -134,6 +146,35 @@ def systems(work: Work, folder: Path, kind: str, threads: int) -> list[Worker]:
     return found
 
 
+def race(workers: Sequence[Worker], *, rounds: int, console: Console, trials: int = 3) -> dict[str, Worker]:
+    """Group → its fastest setting, after ``rounds`` interleaved rounds. Settings are tried one after the other, ``trials`` steps each."""
+    contestants: dict[str, Worker] = {}
+    for worker in workers:
+        worker.start()
+        trial = min(worker.step() for _ in range(trials))
+        console.print(f"  {worker.label}: {trial:.2f} s a step, loss {worker.loss:.4f}", style="dim", highlight=False)
+        rival = contestants.get(worker.group)
+        if rival is None or trial < rival.job["trial"]:
+            worker.job["trial"] = trial
+            contestants[worker.group] = worker
+            if rival is not None:
+                rival.stop()
+        else:
+            worker.stop()
+    for _ in range(rounds):
+        for worker in contestants.values():
+            worker.count()
+    for worker in contestants.values():
+        worker.stop()
+    return contestants
+
+
+def in_order(contestants: dict[str, Worker]) -> list[Worker]:
+    """Norma, what is taken as installed, the best tuned."""
+    names = ["norma", *(name for name in contestants if name not in ("norma", "tuned")), *(["tuned"] if "tuned" in contestants else [])]
+    return [contestants[name] for name in names]
+
+
 def measure(work: Work, *, rounds: int, threads: int, console: Console) -> list[Measured]:
     """The best setting of Norma, transformers as installed, and its best setting; ratios are to the first."""
     import torch
@@ -154,28 +195,9 @@ def measure(work: Work, *, rounds: int, threads: int, console: Console) -> list[
         values = config_to_hf(config, bos=1, eos=2, pad=0)
         (folder / "config.json").write_text(json.dumps(values | {"decoder_start_token_id": 0}), encoding="utf-8")
         write_weights(folder, config, {k: v.detach() for k, v in model.state_dict().items()})
-        contestants: dict[str, Worker] = {}
-        # A group's settings are tried one after the other, three steps each; the fastest of a group takes part in the race.
-        for worker in systems(work, folder, config.kind, threads):
-            worker.start()
-            trial = min(worker.step() for _ in range(3))
-            console.print(f"  {worker.label}: {trial:.2f} s a step, loss {worker.loss:.4f}", style="dim", highlight=False)
-            rival = contestants.get(worker.group)
-            if rival is None or trial < rival.job["trial"]:
-                worker.job["trial"] = trial
-                contestants[worker.group] = worker
-                if rival is not None:
-                    rival.stop()
-            else:
-                worker.stop()
-        for _ in range(rounds):
-            for worker in contestants.values():
-                worker.seconds.append(worker.step())
-        for worker in contestants.values():
-            worker.stop()
+        contestants = race(systems(work, folder, config.kind, threads), rounds=rounds, console=console)
     tokens = shape.rows * (shape.length * 3 // 2 if config.kind == "encoder-decoder" else shape.length)
-    names = ["norma", *(name for name in contestants if name not in ("norma", "tuned")), *(["tuned"] if "tuned" in contestants else [])]
-    order = [contestants[name] for name in names]
+    order = in_order(contestants)
     ours = statistics.median(order[0].seconds)
     out = []
     for worker in order:

@@ -20,7 +20,7 @@ class Measured:
     """One system at one piece of work.
 
     ``ratio`` is its speed divided by that of the first system of the same work and setting; ``low`` and ``high`` are the extremes of
-    the single rounds, as tokens per second.
+    the single rounds, as tokens per second. ``samples_per_s``: texts, pairs or answers, where the work counts them.
     """
 
     system: str
@@ -32,6 +32,7 @@ class Measured:
     low: float
     high: float
     loss: float
+    samples_per_s: float | None = None
 
 
 def show(rows: Sequence[Measured], console: Console) -> None:
@@ -39,10 +40,13 @@ def show(rows: Sequence[Measured], console: Console) -> None:
     for (work, setting), group in itertools.groupby(rows, key=lambda row: (row.work, row.setting)):
         table = Table(title=f"{work}, {setting}", title_justify="left")
         table.add_column("system")
-        for column in ("tokens/s", "lowest", "highest", "ratio", "peak MB", "loss"):
+        found = list(group)
+        counted = found[0].samples_per_s is not None
+        for column in (*(["samples/s"] if counted else []), "tokens/s", "lowest", "highest", "ratio", "peak MB", "loss"):
             table.add_column(column, justify="right", no_wrap=True)
-        for row in group:
-            numbers = (f"{n:,.0f}" for n in (row.tokens_per_s, row.low, row.high))
+        for row in found:
+            numbers = [f"{n:,.0f}" for n in (row.tokens_per_s, row.low, row.high)]
+            numbers = [f"{row.samples_per_s:,.1f}", *numbers] if row.samples_per_s is not None else numbers
             table.add_row(Text(row.system), *numbers, f"{row.ratio:.2f}", f"{row.peak_mb:,.0f}", f"{row.loss:.4f}")
         console.print(table)
 

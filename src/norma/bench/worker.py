@@ -1,7 +1,7 @@
 """One system in one process: reads a job, then runs one step a line, and says what it took.
 
     parent: {"system": "norma", "folder": ..., ...}   worker: {"ready": true, "loss": ...}
-    parent: step                                       worker: {"seconds": 1.23}
+    parent: step                                       worker: {"seconds": 1.23, "values": [...]}    what the step gave
     parent: stop                                       worker: {"peak_mb": 1234.0}
 
 Allocator and caches are set before torch is imported, which is why every system has a process of its own.
@@ -168,6 +168,16 @@ def _update(job: dict[str, Any], model: Any) -> Callable[[], None]:
     return update
 
 
+def _maker(system: str) -> Callable[[dict[str, Any]], Step]:
+    """What makes a system's step: one of this file, or ``module:function``."""
+    known: dict[str, Callable[[dict[str, Any]], Step]] = {"norma": norma_step, "hf": hf_step, "nanogpt": nanogpt_step}
+    if system in known:
+        return known[system]
+    module, _, function = system.partition(":")
+    found: Callable[[dict[str, Any]], Step] = getattr(importlib.import_module(module), function)
+    return found
+
+
 def main() -> None:
     job = json.loads(sys.stdin.readline())
     # Only our own words may go to the parent; what libraries print goes to stderr.
@@ -185,18 +195,17 @@ def main() -> None:
 
     if job["threads"]:
         torch.set_num_threads(job["threads"])
-    step = {"norma": norma_step, "hf": hf_step, "nanogpt": nanogpt_step}[job["system"]](job)
+    step = _maker(job["system"])(job)
     sync: Callable[[], None] = torch.cuda.synchronize if job["device"] == "cuda" else (lambda: None)
-    loss = float(step())
-    say(ready=True, loss=loss)
+    say(ready=True, loss=float(step().flatten()[0]))
     for line in sys.stdin:
         if line.strip() != "step":
             break
         sync()
         began = time.perf_counter()
-        step()
+        values = step()
         sync()
-        say(seconds=time.perf_counter() - began)
+        say(seconds=time.perf_counter() - began, values=values.flatten().tolist())
     if job["device"] == "cuda":
         say(peak_mb=torch.cuda.max_memory_allocated() / 2**20)
     else:

@@ -47,6 +47,8 @@ COMMANDS = {
     "label queue": "norma.cli.label:queue",
     "bench model": "norma.cli.bench:model",
     "bench train": "norma.cli.bench:train",
+    "bench generate": "norma.cli.bench:generate",
+    "bench align": "norma.cli.bench:align",
     "bench time-to-loss": "norma.cli.bench:time_to_loss",
     "bench parity": "norma.cli.bench:parity",
     "doctor": "norma.cli.doctor:doctor",

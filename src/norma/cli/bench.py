@@ -69,6 +69,66 @@ def train(
     run(families or FAMILIES, _dtypes(dtype), shape, console=Console(), **how)  # type: ignore[arg-type]
 
 
+def generate(
+    vs: Annotated[str, typer.Option(help="Peers: hf, or nothing.")] = "hf",
+    kinds: Annotated[str, typer.Option(help="fixed (all answers as long as may be), varied (they end by chance).")] = "fixed,varied",
+    dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the median counts.")] = 5,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts of a rollout.")] = 8,
+    group: Annotated[int, typer.Option(min=1, help="Answers to each.")] = 8,
+    prompt_tokens: Annotated[int, typer.Option(min=4, help="Tokens of the longest prompt.")] = 64,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
+    width: Annotated[int, typer.Option(min=64, help="Features of a token; heads of 64.")] = 384,
+    layers: Annotated[int, typer.Option(min=1, help="Blocks.")] = 6,
+    vocabulary: Annotated[int, typer.Option(min=64, help="Tokens of the vocabulary.")] = 8192,
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: as torch chooses.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Batched sampling beside transformers' generate: same weights, same prompts, best setting of each."""
+    from rich.console import Console
+
+    from norma.base.errors import NormaError
+    from norma.bench.generate import KINDS, Shape, run
+
+    wanted, peers = ([x.strip() for x in text.split(",") if x.strip()] for text in (kinds, vs))
+    for name, known, where in ((wanted, KINDS, "--kinds"), (peers, ("hf",), "--vs")):
+        if unknown := [x for x in name if x not in known]:
+            raise NormaError(f"unknown: {unknown[0]}", where=where, mend=", ".join(known))
+    shape = Shape("llama", width, layers, vocabulary, prompts, group, prompt_tokens, new_tokens)
+    (number,) = _dtypes(dtype)[:1]
+    run(shape, wanted, number, rounds=rounds, threads=threads, peers=peers, json_path=json_file, console=Console())
+
+
+def align(
+    methods: Annotated[list[str] | None, typer.Argument(help="sft, dpo, kto, reward-model, grpo; all when none is named.")] = None,
+    vs: Annotated[str, typer.Option(help="Peers: trl, or nothing.")] = "trl",
+    dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
+    rows: Annotated[int, typer.Option(min=2, help="Texts or pairs of a step.")] = 16,
+    questions: Annotated[int, typer.Option(min=1, help="Questions of a rollout.")] = 8,
+    group: Annotated[int, typer.Option(min=2, help="Answers to each.")] = 8,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
+    width: Annotated[int, typer.Option(min=64, help="Features of a token; heads of 64.")] = 384,
+    layers: Annotated[int, typer.Option(min=1, help="Blocks.")] = 6,
+    vocabulary: Annotated[int, typer.Option(min=300, help="Tokens of the vocabulary.")] = 8192,
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: as torch chooses.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Whole steps of post-training beside TRL: same rows of natural length, best setting of each."""
+    from rich.console import Console
+
+    from norma.base.errors import NormaError, nearest
+    from norma.bench.align import METHODS, Shape, run
+
+    peers = [x.strip() for x in vs.split(",") if x.strip()]
+    for names, known in ((methods or (), METHODS), (peers, ("trl",))):
+        if unknown := [x for x in names if x not in known]:
+            raise NormaError(f"unknown: {unknown[0]}", mend=f"{nearest(unknown[0], known)} There are: {', '.join(known)}")
+    shape = Shape(width, layers, vocabulary, rows, questions, group, new_tokens)
+    (number,) = _dtypes(dtype)[:1]
+    run(methods or METHODS, shape, number, rounds=rounds, threads=threads, peers=peers, json_path=json_file, console=Console())
+
+
 def time_to_loss(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of our training, for example batch=8 train.warmup=40.")

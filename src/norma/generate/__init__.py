@@ -1,14 +1,16 @@
-"""Floor 3: how a model writes. Prompts → batched sampling with a key/value cache → completions."""
+"""Floor 3: how a model writes. Prompts → batched sampling with a key/value cache → completions; beam search; answers of a server."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from norma.generate.engine import LocalEngine, generate
+from norma.generate.beam import beam_search
+from norma.generate.engine import LocalEngine, Rollouts, generate
+from norma.generate.remote import EndpointEngine
 from norma.generate.sampling import Completion, Sampling
 from norma.lm import LanguageModel
 
-__all__ = ["Completion", "LocalEngine", "Sampling", "generate", "load"]
+__all__ = ["Completion", "EndpointEngine", "LocalEngine", "Rollouts", "Sampling", "beam_search", "generate", "load"]
 
 
 def load(folder: str | Path) -> LanguageModel:

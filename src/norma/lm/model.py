@@ -20,7 +20,7 @@ from norma.base.errors import NormaError
 from norma.base.files import read_json, write_json
 from norma.lm.weights import MAX_SHARD_BYTES, read_weights, write_weights
 from norma.nn import Mask, ModelConfig, Transformer, Watch, config_from_hf, config_to_hf, from_hf
-from norma.nn.layout import kept, told, untold
+from norma.nn.layout import family_of, kept, told, untold
 from norma.nn.lora import plain_state
 from norma.text.chat import prompt_ids
 from norma.text.tokenizer import Tokenizer
@@ -61,6 +61,10 @@ class LanguageModel:
             raise NormaError(f"the tokenizer has {len(tokenizer)} tokens, the model only {transformer.config.vocab_size}", where=name)
         self.transformer, self._tokenizer, self.lineage, self.name = transformer, tokenizer, lineage or {}, name
         self.kept = dict(kept or {})
+        if transformer.config.encoder_layers and transformer.start_id is None:
+            said: dict[str, int | None] = {} if tokenizer is None else {"pad": tokenizer.pad_id, "eos": tokenizer.eos_id}
+            start = family_of(transformer.config).start
+            transformer.start_id = self.kept.get("decoder_start_token_id", said.get(start or ""))
         self.engine: Engine | None = None
 
     @property

@@ -94,6 +94,12 @@ def attend(
         capped = None if softcap is None else (lambda score, b, h, t, s: softcap * torch.tanh(score / softcap))
         out: Tensor = _flex()(q_BHTD, k_BGSD, v_BGSD, score_mod=capped, block_mask=seen.blocks, scale=scale, enable_gqa=G != H)
         return out
+    if seen.stretch is not None:
+        stretch = seen.stretch
+        if softcap is None and kernels.decodes(q_BHTD, k_BGSD):
+            return kernels.decode(q_BHTD, k_BGSD, v_BGSD, stretch.begin, stretch.end, stretch.rows, scale)
+        if stretch.rows is not None:
+            k_BGSD, v_BGSD = k_BGSD[stretch.rows], v_BGSD[stretch.rows]
     if softcap is None and kernels.fits(q_BHTD, k_BGSD, seen.bias, seen.causal, scale):
         return kernels.attention(q_BHTD, k_BGSD, v_BGSD, seen.bias, seen.causal, scale)
     if softcap is not None or (q_BHTD.device.type == "cpu" and T * S <= WRITTEN_OUT):

@@ -104,6 +104,20 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """The slots that the one query of each row sees while a model writes.
+
+    Attributes:
+        begin, end: (B,) int64, the first slot and the one behind the last.
+        rows: (B,) int64, whose keys a row reads: several may share an encoder's output. None: its own.
+    """
+
+    begin: Tensor
+    end: Tensor
+    rows: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Seen:
     """A lowered mask.
 
@@ -112,11 +126,13 @@ class Seen:
         causal: no query sees a key after its own place. Without ``bias`` and ``blocks`` it must be enforced; with them it is already in
             there, and may be used to skip work.
         blocks: FlexAttention's block mask, in place of ``bias``.
+        stretch: the same as ``bias`` in other words, where each row has one query that sees a stretch of slots.
     """
 
     bias: Tensor | None = None
     causal: bool = False
     blocks: Any = None
+    stretch: Stretch | None = None
 
     def plus(self, bias: Tensor, queries: int) -> Seen:
         """With another term (relative positions) added to the scores."""

@@ -24,7 +24,12 @@ from norma.nn.stack import Memory, Stack
 
 
 class Transformer(nn.Module):
-    """The Transformer that ``config`` describes. Built on the meta device it costs no memory; it knows nothing of devices or ranks."""
+    """The Transformer that ``config`` describes. Built on the meta device it costs no memory; it knows nothing of devices or ranks.
+
+    ``start_id``: the token that a decoder behind an encoder begins with; told by who knows the vocabulary.
+    """
+
+    start_id: int | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -66,7 +66,12 @@ class Stack(nn.Module):
             cache.note(positions_BT)
         seen = {window: self._seen(window, mask, positions_BT, cache, dtype) for window in self._windows()}
         rotary = {window: self._rotary(window, positions_BT, dtype) for window in seen}
-        memory_seen = None if memory is None else across(mask.documents, memory.padding, memory.documents, dtype)
+        if memory is None:
+            memory_seen = None
+        elif cache is not None and cache.cross_rows is not None:
+            memory_seen = cache.lower_memory(dtype)
+        else:
+            memory_seen = across(mask.documents, memory.padding, memory.documents, dtype)
         states = None if memory is None else memory.states
         for i, block in enumerate(self.blocks):
             window = self.config.window(i)
@@ -100,7 +105,7 @@ class Stack(nn.Module):
             seen = cache.lower(T, window, dtype)
         if self.relative_bias is None:
             return seen
-        keys = positions_BT if cache is None else cache.positions[:, : cache.length + T]
+        keys = positions_BT if cache is None else cache.seen_positions(T)
         return seen.plus(self._relative(positions_BT, keys).to(dtype), T)
 
     def _relative(self, queries_BT: Tensor, keys_BS: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Operators of our own for a CPU, where PyTorch's leave much of the machine unused. Each has a fallback, so all of this is optional.
 
-    norma.nn.attention.attend ─→ fits()  ─→ attention()     attention.cpp ┐
-    norma.nn.layers.RMSNorm   ─→ norms() ─→ rms_norm()      rms_norm.cpp  ┴ compiled at first use (build.py)
+    norma.nn.attention.attend ─┬→ fits()    ─→ attention()    attention.cpp ┐
+                               └→ decodes() ─→ decode()       decode.cpp    │
+    norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  ┴ compiled at first use (build.py)
 
 Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head.
 """
@@ -47,6 +48,25 @@ def fits(q_BHTD: Tensor, k_BGSD: Tensor, bias: Tensor | None, causal: bool, scal
         return False
     built: bool = ready(q_BHTD.dtype)
     return built
+
+
+def decode(
+    q_BH1D: Tensor, k_RGSD: Tensor, v_RGSD: Tensor, begin_B: Tensor, end_B: Tensor, rows_B: Tensor | None, scale: float
+) -> Tensor:
+    """Attention of one query a row to slots ``begin`` up to ``end`` of its keys, (B, H, 1, D); only where :func:`decodes` says so.
+
+    ``rows`` (B,) names the row of keys that each query reads; None: its own. A row's numbers depend on that row alone.
+    """
+    out: Tensor = torch.ops.norma_cpu.decode(q_BH1D, k_RGSD, v_RGSD, begin_B, end_B, rows_B, scale)
+    return out
+
+
+def decodes(q_BHTD: Tensor, k_RGSD: Tensor) -> bool:
+    """Whether :func:`decode` takes these, and has been built. It has no backward pass."""
+    if q_BHTD.device.type != "cpu" or q_BHTD.dtype not in (torch.float32, torch.bfloat16) or k_RGSD.dtype != q_BHTD.dtype:
+        return False
+    _, _, T, D = q_BHTD.shape
+    return bool(T == 1 and D % 32 == 0 and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and ready(q_BHTD.dtype))
 
 
 def rms_norm(x: Tensor, weight_W: Tensor, eps: float) -> Tensor:
