@@ -203,6 +203,13 @@ def plan_steps(
         return max(1, min(asked or fits, fits))
 
     steps = ctx.plan.choose("steps", measure)
+    table = {
+        "sequences": batches.size,
+        "length": batches.length,
+        "processes": ctx.ranks.count,
+        "steps_per_epoch": batches.steps_per_epoch,
+    }
+    ctx.plan.choose("batch", lambda: table)
     tokens = batches.size * batches.length
     ctx.progress.say(
         f"{steps} steps of {batches.size} sequences x {batches.length} tokens = {steps * tokens / 1e6:.2f} M tokens"
@@ -234,17 +241,42 @@ def _seconds_per_step(model: LanguageModel, losses: StepLosses) -> float:
     return min(times) * 7 / 6
 
 
+SHOWN = 1500  # characters of a row that the report keeps
+_STYLES = {"learnt": "bold green", "read": "dim", "unlearnt": "red"}
+
+
 def show_row(ctx: Context[Any], tokenizer: Tokenizer, ids: Sequence[int], trained: Sequence[bool]) -> None:
-    """Print one row as it is trained: green is learnt, grey is only read."""
+    """Print one row as it is trained: green is learnt, grey is only read. The report shows it too."""
+    _show(ctx, tokenizer, [(i, "learnt" if learnt else "read") for i, learnt in zip(ids, trained, strict=True)])
+
+
+def show_answers(ctx: Context[Any], tokenizer: Tokenizer, prompt: Sequence[int], good: Sequence[int], bad: Sequence[int] = ()) -> None:
+    """As :func:`show_row`, of a prompt with an answer, or with a pair of them: what ``bad`` (red) says is made less likely."""
+    _show(ctx, tokenizer, [*((i, "read") for i in prompt), *((i, "learnt") for i in good), *((i, "unlearnt") for i in bad)])
+
+
+def _show(ctx: Context[Any], tokenizer: Tokenizer, parts: Sequence[tuple[int, str]]) -> None:
+    from itertools import groupby
+
     from rich.markup import escape
 
-    pieces, start = [], 0
-    for i in range(1, len(ids) + 1):
-        if i == len(ids) or trained[i] != trained[start]:
-            text = escape(tokenizer.decode(list(ids[start:i]), skip_special=False))
-            pieces.append(f"[bold green]{text}[/]" if trained[start] else f"[dim]{text}[/]")
-            start = i
-    ctx.progress.say("one row ([bold green]learnt[/], [dim]only read[/]): " + "".join(pieces))
+    pieces = [(tokenizer.decode([i for i, _ in run], skip_special=False), part) for part, run in groupby(parts, key=lambda pair: pair[1])]
+    ctx.plan.choose("row", lambda: _cut(pieces, SHOWN))
+    legend = ", ".join(f"[{_STYLES[part]}]{name}[/]" for part, name in _LEGEND.items() if any(p == part for _, p in pieces))
+    ctx.progress.say(f"one row ({legend}): " + "".join(f"[{_STYLES[part]}]{escape(text)}[/]" for text, part in pieces))
+
+
+_LEGEND = {"learnt": "learnt", "read": "only read", "unlearnt": "made less likely"}
+
+
+def _cut(pieces: Sequence[tuple[str, str]], limit: int) -> list[list[str]]:
+    """The first ``limit`` characters of the pieces."""
+    kept: list[list[str]] = []
+    for text, part in pieces:
+        if limit > 0:
+            kept.append([text if len(text) <= limit else text[:limit] + "…", part])
+        limit -= len(text)
+    return kept
 
 
 def validation_texts(path: Path, limit: int) -> list[str]:
