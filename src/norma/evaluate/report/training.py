@@ -13,6 +13,7 @@ from norma.evaluate.report import figures
 
 Text = tuple[str, str]  # English, Chinese
 
+LOSS: Text = ("Loss", "损失")
 # title, [(number, what its line is)], share: an axis from 0 to 100%. The first line is drawn in the stage's colour, the second dashed.
 CHARTS: tuple[tuple[Text, tuple[tuple[str, Text], ...], bool], ...] = (
     (("Reward", "奖励"), (("reward", ("what is trained", "训练所用")), ("reward_held_out", ("held-out checkers", "留出检查器"))), False),
@@ -36,7 +37,7 @@ CHARTS: tuple[tuple[Text, tuple[tuple[str, Text], ...], bool], ...] = (
     ),
     (("Pairs in the right order", "排序正确的比例"), (("pairs_correct", ("pairs", "成对")), ("accuracy", ("pairs", "成对"))), True),
     (("Margin", "间隔"), (("margin", ("margin", "间隔")),), False),
-    (("Loss", "损失"), (("loss", ("loss", "损失")),), False),
+    (LOSS, (("loss", LOSS),), False),
     (("Bits per byte of the training text", "训练文本的每字节比特数"), (("bits_per_byte", ("bits", "比特")),), False),
 )
 # Shown on demand: what one looks at when something is wrong.
@@ -82,10 +83,16 @@ def _panel(record: Mapping[str, Any]) -> dict[str, Any]:
     curves = {curve["name"]: curve for curve in map(_finite, record["curves"]) if len(curve["values"]) > 1}
     steps = [step for curve in curves.values() for step in (curve["steps"][0], curve["steps"][-1])]
     x_axis = [min(steps), max(steps)] if steps else [0.0, 1.0]
-    charts = [chart for title, lines, share in CHARTS if (chart := _chart(title, lines, share, curves, x_axis))]
+    policy = "reward" in curves  # its loss is a device for the gradient: whether it falls says nothing
+    shown = [line for line in CHARTS if not (policy and line[0] == LOSS)]
+    charts = [chart for title, lines, share in shown if (chart := _chart(title, lines, share, curves, x_axis))]
     known = {name for _, lines, _ in CHARTS for name, _ in lines} | {name for name, _, _ in MORE}
     others = [(name, (name, name), False) for name in curves if name not in known and not name.startswith(("rule/", "held_out/"))]
-    more = [chart for name, title, share in (*MORE, *others) if (chart := _chart(title, ((name, title),), share, curves, x_axis))]
+    more = [
+        chart
+        for name, title, share in (*([("loss", LOSS, False)] if policy else []), *MORE, *others)
+        if (chart := _chart(title, ((name, title),), share, curves, x_axis))
+    ]
     rules = list(dict.fromkeys(name.partition("/")[2] for name in curves if name.startswith(("rule/", "held_out/"))))
     return {
         "stage": record["stage"],
