@@ -158,6 +158,7 @@ def test_the_picture_and_the_table_say_the_same() -> None:
     ElementTree.fromstring(plane_svg([nothing], title="t", judge="j"))
 
 
+@pytest.mark.slow
 def test_a_run_from_marked_texts_to_the_plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """openings, tokenizer, pretrain, sampled and frontier with a spec as reward and judge: what stands without the reward models."""
     import json
@@ -169,15 +170,13 @@ def test_a_run_from_marked_texts_to_the_plane(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "reviews.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     (tmp_path / "spec.yaml").write_text(
         """norma: 1
-id: brief
-version: 1.0.0
-languages: [en]
+spec: {id: kind, version: "1.0.0", source_language: en, languages: [en], license: CC0-1.0}
 rules:
-- id: form.brief
-  statement: {en: Use few words.}
-  check:
-  - {id: program, kind: program, use: length, roles: [train, report], params: {max_words: 6}}
-  - {id: second, kind: program, use: length, roles: [heldout], params: {max_words: 7}}
+- id: style.kind
+  statement: {en: Use no harsh words.}
+  checkers:
+  - {id: program, kind: program, use: regex, roles: [train, report], params: {pattern: "dull|bad|slow", expect: absent}}
+  - {id: second, kind: program, use: regex, roles: [heldout], params: {pattern: "dull|bad", expect: absent}}
 """, encoding="utf-8")  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(
         """norma: 1
@@ -189,10 +188,11 @@ stages:
   pretrain:
     kind: pretrain
     data: [{rows: openings/conversations.train.jsonl, trained: everything}]
-    model: {preset: llama, width: 32, layers: 1}
+    model: {preset: llama, width: 32, layers: 1, head_size: 16}
     sequence: 64
     batch: 8
-    steps: 25
+    steps: 40
+    train: {optimiser: adamw, learning_rate: 0.02}
     validation: openings/text.validation.jsonl
     validation_bytes: 2000
   samples: {kind: sampled, from: pretrain, questions: openings/conversations.train.jsonl, count: 30, answers: 4, max_new_tokens: 24}

@@ -39,7 +39,7 @@ def live(work: Callable[[], None]) -> int:
 
 
 def policy_steps(config: ModelConfig, shape: Shape) -> Callable[[], None]:
-    """Two steps of GRPO as the trainer does them: the micro-batch under policy and reference, backward, AdamW."""
+    """Two steps of GRPO as the trainer does them: two micro-batches under policy and reference, backward each, AdamW."""
     draw = torch.Generator().manual_seed(1)
 
     def ids(count: int) -> list[int]:
@@ -55,14 +55,15 @@ def policy_steps(config: ModelConfig, shape: Shape) -> Callable[[], None]:
         if shape.recompute:
             recompute(model)
         optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-        for _ in range(2):
+        for micro in range(4):
             new, _ = answer_logprobs(model, groups, dtype=TYPES[shape.activations])
             with torch.no_grad():
                 before, _ = answer_logprobs(reference, groups, dtype=TYPES[shape.activations])
             loss = clipped_policy_loss(new, new.detach(), torch.ones_like(new)) + 0.1 * kl_penalty(new, before)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            if micro % 2:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
             del new, before, loss
 
     return work
@@ -85,7 +86,7 @@ CASES = {
 def test_a_policy_step_takes_what_was_foreseen(name: str) -> None:
     width, layers, shape = CASES[name]
     config = preset("llama", vocab_size=1000, width=width, layers=layers, max_positions=256)
-    shape = dataclasses.replace(shape, tokens=QUESTIONS * ROW, length=ROW)
+    shape = dataclasses.replace(shape, tokens=QUESTIONS * ROW, length=ROW, scored=QUESTIONS * GROUP * NEW)
     foreseen, measured = peak(memory(config, shape)), live(policy_steps(config, shape))
     assert foreseen == pytest.approx(measured, rel=BOUND), f"{name}: {foreseen / 1e6:.1f} MB foreseen, {measured / 1e6:.1f} MB measured"
 

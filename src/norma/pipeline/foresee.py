@@ -120,7 +120,7 @@ def _shape(options: Mapping[str, Any], config: ModelConfig, how: dict[str, Any],
         how |= {"questions": int(policy["questions"]), "group": group, "prompt": asked, "new": new, "reference": leash}
         value = policy.get("value")
         how["critic"] = policy.get("advantage") == "value" and isinstance(value, dict) and value.get("backbone") != "shared"
-        return Shape(tokens=tokens, length=row, **how), 0
+        return Shape(tokens=tokens, length=row, scored=tokens // row * group * new, **how), 0
     pairs = options.get("pairs")
     if isinstance(pairs, dict):  # reference log-probabilities are made once, before the first step: no second model is there
         row, rows = prompt + 2 * ANSWER, int(pairs.get("pairs", 32))

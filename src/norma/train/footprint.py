@@ -21,7 +21,7 @@ from norma.nn.counting import flops_of_text, kv_cache_bytes, parameters
 from norma.nn.lora import LoraOptions
 from norma.objectives.likelihood import CHUNK
 
-BOUND = 0.25  # share by which the predicted peak of live tensors may miss the measured one (tests/train/test_footprint.py)
+BOUND = 0.15  # share by which the predicted peak of live tensors may miss the measured one (tests/train/test_footprint.py)
 DECODED = 64  # rows that are decoded side by side
 FP32 = 4
 MOMENTS = 2 * FP32  # AdamW's, for every weight that moves
@@ -45,7 +45,8 @@ class Shape:
 
     Attributes:
         weights, activations: bytes of a number (2: bf16, 4: fp32).
-        tokens: padded tokens that are in memory at one time; ``length``: of one row of them.
+        tokens: padded tokens that are in memory at one time; ``length``: of one row of them; ``scored``: those that the loss is about,
+            None: all.
         lora: None: all weights move.
         recompute: only the inputs of blocks are kept.
         reference: a frozen copy of the weights ("copy"), the model itself with its adapters off ("shared"), or none.
@@ -58,6 +59,7 @@ class Shape:
     activations: int = FP32
     tokens: int = 4096
     length: int = 256
+    scored: int | None = None
     lora: LoraOptions | None = None
     recompute: bool = False
     reference: Literal["none", "copy", "shared"] = "none"
@@ -135,16 +137,18 @@ def _training(config: ModelConfig, shape: Shape) -> list[Part]:
         kept = Part("activations", stacks * block, f"{stacks} layers x {M:,} tokens", "training")
         one = Part("copies of weights", stacks * copies, f"matrices in {_type(b)}, kept for the backward pass", "training")
     rows = max(1, M // max(1, shape.length))
-    scored = min(CHUNK, M)
-    head = scored * config.vocab_size * (3 * FP32 + b)
-    if shape.lora is None:
-        head += parameters_of_head(config) * FP32
+    scored = min(CHUNK, M if shape.scored is None else shape.scored)
+    scores = [Part("scores", scored * config.vocab_size * 3 * FP32, f"{scored:,} tokens x {config.vocab_size:,} at one time", "training")]
+    down = [Part("gradients of one block", M * (3 * config.feed_forward_width + W) * b, "on their way down", "training")]
+    if shape.recompute:
+        down.insert(0, one)
+    # Going back, the scores are made again before the first gradient reaches a block: the two are not there together.
+    later = max(scores, down, key=lambda group: sum(part.bytes for part in group))
     return [
         kept,
-        *([one] if one.bytes else []),
-        Part("gradients of one block", M * max(3 * config.feed_forward_width, 4 * W) * b, "on their way down", "training"),
+        *([one] if one.bytes and not shape.recompute else []),
+        *later,
         Part("mask", rows * shape.length**2 * b, f"{rows} rows of {shape.length:,} x {shape.length:,}: which answer sees what", "training"),
-        Part("scores", head, f"{scored:,} tokens x {config.vocab_size:,} at one time, made again going back", "training"),
         Part("embedded and final states", 3 * M * W * b, "before the first block and after the last", "training"),
     ]
 
@@ -174,10 +178,6 @@ def _copies(config: ModelConfig, shape: Shape) -> int:
 def _linear(config: ModelConfig) -> int:
     """Weights of the blocks' matrices."""
     return config.layers * sum(a * b for a, b in _sides(config).values())
-
-
-def parameters_of_head(config: ModelConfig) -> int:
-    return config.vocab_size * config.width
 
 
 def _sides(config: ModelConfig) -> dict[str, tuple[int, int]]:
