@@ -125,7 +125,8 @@ def test_what_is_always_there_is_exact() -> None:
 def test_a_7b_step_by_hand() -> None:
     """Llama 2 7B: 6,738,415,616 weights; bf16 takes 13.48 GB. Rank 16 everywhere: 32 x 16 x (4 x 8,192 + 3 x 15,104) = 39,976,960."""
     config = published("llama-2-7b")
-    shape = Shape(2, 2, 4096, 1024, LoraOptions(16, targets="all"), True, "shared", questions=8, group=8, prompt=256, new=96)
+    shape = Shape(weights=2, activations=2, tokens=4096, length=1024, lora=LoraOptions(16, targets="all"), recompute=True)
+    shape = dataclasses.replace(shape, reference="shared", questions=8, group=8, prompt=256, new=96)
     parts = {p.name: p for p in memory(config, shape)}
     assert parts["weights"].bytes == 2 * 6_738_415_616 and parts["moments"].bytes == 8 * 39_976_960 and parts["reference"].bytes == 0
     # Keys and values: 2 x 32 layers x 4,096 features x 2 bytes = 524,288 bytes a token; 64 answers of 352 tokens.
@@ -137,6 +138,8 @@ def test_a_7b_step_by_hand() -> None:
     assert timed["training"] == pytest.approx(8 * 1024 * 2 * 6.607e9 * 4 / 1e15, rel=0.1)
     # 96 times all weights and the cache of 64 answers, at 2 TB a second.
     assert timed["rollout"] == pytest.approx(96 * (13.48e9 + 64 * 304 * 524_288) / 2e12, rel=0.2)
+    ppo = seconds(config, dataclasses.replace(shape, epochs=4, minibatches=2), Machine(flops=1e15, bandwidth=2e12))
+    assert ppo["rollout"] == pytest.approx(timed["rollout"] / 8), "eight steps share a rollout"
 
 
 def test_more_of_anything_takes_more() -> None:

@@ -94,8 +94,8 @@ def _show(found: list[Foreseen], machine: Any, parts: bool) -> None:
     from norma.cli.progress import duration
 
     console = Console()
-    table = Table()
-    for name in ("stage", "weights", "learnt", "tokens a step", "memory", "a step, at least", "steps"):
+    table = Table(title="Of a step: tokens, memory, least time", title_justify="left")
+    for name in ("stage", "weights", "learnt", "tokens", "memory", "time", "steps"):
         table.add_column(name, justify="left" if name == "stage" else "right", overflow="fold", no_wrap=True)
     for row in found:
         least = sum((row.seconds or {}).values())
@@ -107,7 +107,7 @@ def _show(found: list[Foreseen], machine: Any, parts: bool) -> None:
             _short(least),
             str(row.steps or ""),
         ]
-        table.add_row(f"{row.stage} ({row.kind})", *cells)
+        table.add_row(row.stage, *cells)
     console.print(table)
     for row in found if parts else ():
         console.print(_parts(row))

@@ -95,7 +95,7 @@ def foresee(
             "recompute": bool(options["train"].get("recompute")) if recompute is None else recompute,
         }
         shape, sequences = _shape(options, config, how, prompt)
-        rows = shape.questions or sequences
+        rows = shape.questions // shape.minibatches or sequences
         learnt = config.parameters() if adapter is None else lora_parameters(config, adapter)
         timed = None if machine is None else seconds(config, shape, machine, sequences=sequences)
         steps = options.get("steps") if isinstance(options.get("steps"), int) else None
@@ -116,8 +116,9 @@ def _shape(options: Mapping[str, Any], config: ModelConfig, how: dict[str, Any],
         asked = min(prompt, room) if room > 0 else prompt
         row = asked + group * new
         tokens = max(int(policy.get("micro_tokens", 4096)) // row, 1) * row
-        tokens = min(tokens, int(policy["questions"]) * row)
+        tokens = min(tokens, -(-int(policy["questions"]) // int(policy.get("minibatches", 1))) * row)
         how |= {"questions": int(policy["questions"]), "group": group, "prompt": asked, "new": new, "reference": leash}
+        how |= {"epochs": int(policy.get("epochs", 1)), "minibatches": int(policy.get("minibatches", 1))}
         value = policy.get("value")
         how["critic"] = policy.get("advantage") == "value" and isinstance(value, dict) and value.get("backbone") != "shared"
         return Shape(tokens=tokens, length=row, scored=tokens // row * group * new, **how), 0

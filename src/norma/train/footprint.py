@@ -52,7 +52,7 @@ class Shape:
         reference: a frozen copy of the weights ("copy"), the model itself with its adapters off ("shared"), or none.
         critic: a value model of the same shape learns beside it (PPO).
         judge: weights of a reward model that is only read.
-        questions, group, prompt, new: of a rollout; 0 questions: none.
+        questions, group, prompt, new: of a rollout; 0 questions: none. ``epochs`` passes over it, each in ``minibatches`` steps.
     """
 
     weights: int = FP32
@@ -69,6 +69,8 @@ class Shape:
     group: int = 1
     prompt: int = 128
     new: int = 128
+    epochs: int = 1
+    minibatches: int = 1
 
     @property
     def row(self) -> int:
@@ -210,7 +212,7 @@ class Machine:
 
 
 def seconds(config: ModelConfig, shape: Shape, machine: Machine, *, sequences: int = 0) -> dict[str, float]:
-    """Least seconds of a step by phase: no machine reaches its peak.
+    """Least seconds of a step by phase, a rollout's divided among its steps: no machine reaches its peak.
 
     Training reads every question's row forward, under the reference too, and back: twice the forward pass where all weights learn, once
     where they are frozen; recomputation is one more forward pass. Decoding is bound by reading the weights (and the cache) once for
@@ -220,8 +222,8 @@ def seconds(config: ModelConfig, shape: Shape, machine: Machine, *, sequences: i
         sequences: of a step without a rollout: rows of ``shape.length`` tokens.
     """
     forward = flops_of_text(config, shape.row if shape.questions else shape.length) / 3
-    passes = ((2 if shape.lora is None else 1) + 1 + shape.recompute) * (1 + shape.critic) + (shape.reference != "none")
-    rows = shape.questions or sequences
+    passes = ((2 if shape.lora is None else 1) + 1 + shape.recompute) * (1 + shape.critic) + (shape.reference != "none") / shape.epochs
+    rows = shape.questions / shape.minibatches if shape.questions else sequences
     found = {"training": rows * forward * passes / machine.flops}
     if shape.questions:
         asked = shape.questions * shape.group
@@ -232,5 +234,6 @@ def seconds(config: ModelConfig, shape: Shape, machine: Machine, *, sequences: i
         )
         arithmetic = asked * (flops_of_text(config, shape.prompt + shape.new) - flops_of_text(config, shape.prompt)) / 3
         reading = shape.questions * flops_of_text(config, shape.prompt, scored=1) / 3
-        found["rollout"] = reading / machine.flops + max(arithmetic / machine.flops, batches * shape.new * bytes_read / machine.bandwidth)
+        whole = reading / machine.flops + max(arithmetic / machine.flops, batches * shape.new * bytes_read / machine.bandwidth)
+        found["rollout"] = whole / (shape.epochs * shape.minibatches)
     return found
