@@ -19,6 +19,7 @@ from norma.evaluate.frontier import Answer, Mean, Point, best_of, best_of_kl, ef
 from norma.evaluate.report.plane import plane_svg, plane_table
 from norma.lm import LanguageModel
 from norma.nn import Transformer, preset
+from norma.pipeline.observe import Quiet
 from norma.spec import Item, Message
 from norma.text.chat import prompt_ids
 from norma.text.tokenizer import train_tokenizer
@@ -219,3 +220,20 @@ stages:
     held = {json.loads(line)["source"] for line in (folder / "openings" / "conversations.validation.jsonl").read_text().splitlines()}
     assert halves[0] and halves[1] and not (halves[0] & halves[1]) and not ((halves[0] | halves[1]) & held)
     ElementTree.parse(folder / "frontier.svg")
+    before = run.stages["frontier"].content
+    stopped = Stops()
+    with pytest.raises(KeyboardInterrupt):
+        norma.run("recipe.yaml", from_stage="frontier", observer=stopped)
+    kept = folder / ".work" / "frontier" / "models" / "00.json"
+    assert kept.is_file() and not (folder / ".work" / "frontier" / "frontier.json").exists()
+    stamp = kept.stat().st_mtime_ns
+    again = norma.run("recipe.yaml")
+    assert again.stages["frontier"].content == before, "a stopped frontier ends with the same bytes"
+    assert (folder / "frontier" / "models" / "00.json").stat().st_mtime_ns == stamp, "and no model is asked twice"
+
+
+class Stops(Quiet):
+    """Ctrl-C after the first model."""
+
+    def update(self, step: int, total: int, **numbers: float) -> None:
+        raise KeyboardInterrupt

@@ -38,7 +38,7 @@ CHARTS: tuple[tuple[Text, tuple[tuple[str, Text], ...], bool], ...] = (
     (("Pairs in the right order", "排序正确的比例"), (("pairs_correct", ("pairs", "成对")), ("accuracy", ("pairs", "成对"))), True),
     (("Margin", "间隔"), (("margin", ("margin", "间隔")),), False),
     (LOSS, (("loss", LOSS),), False),
-    (("Bits per byte of the training text", "训练文本的每字节比特数"), (("bits_per_byte", ("bits", "比特")),), False),
+    (("Bits per byte", "每字节比特数"), (("bits_per_byte", ("bits", "比特")),), False),
 )
 # Shown on demand: what one looks at when something is wrong.
 MORE: tuple[tuple[str, Text, bool], ...] = (
@@ -103,6 +103,7 @@ def _panel(record: Mapping[str, Any]) -> dict[str, Any]:
         "batch": [(title, record["batch"][key]) for key, title in BATCH if key in record["batch"]],
         "row": record["row"],
         "charts": charts,
+        "only": [] if charts else [(c["name"].replace("_", " "), c["values"][0]) for c in map(_finite, record["curves"]) if c["values"]],
         "more": more,
         "sparks": [_spark(rule, curves, x_axis) for rule in rules],
         "x": x_axis,
