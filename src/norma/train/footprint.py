@@ -119,6 +119,7 @@ def _rollout(config: ModelConfig, shape: Shape) -> list[Part]:
     cache = rows * kv_cache_bytes(config, length, shape.activations)
     parts = [
         Part("key/value cache", cache, f"{rows} answers side by side x {length} tokens", "rollout"),
+        Part("prompts of the cache", cache // shape.group, "each read once, then copied to its answers", "rollout"),
         Part("scores of the next token", 3 * rows * config.vocab_size * FP32, f"{rows} x {config.vocab_size:,}, softmax, draw", "rollout"),
     ]
     if shape.activations != shape.weights:
