@@ -157,8 +157,8 @@ def batch_table(options: Mapping[str, Any], plan: Mapping[str, Any], rows: Seque
 
 def _first_product(options: Mapping[str, Any]) -> int | None:
     for paths in _SEQUENCES:
-        values = [_at(options, path) for path in paths]
-        if all(isinstance(value, int) for value in values):
+        values = [value for path in paths if isinstance(value := _at(options, path), int)]
+        if len(values) == len(paths):
             return math.prod(values)
     return None
 
