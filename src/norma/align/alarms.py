@@ -5,7 +5,7 @@
 | kind | is said when, over the last WINDOW steps |
 |---|---|
 | entropy | the mean entropy is below ENTROPY_LEFT of what it was at the start |
-| hack_gap | over LONG steps: reward rises, the held-out reward gains under HELD_SHARE of that, the gap is CLEAR standard errors |
+| hack_gap | over up to LONG rollouts: reward rises, the held-out reward gains under HELD_SHARE of that, the gap is no chance |
 | flat_groups | at least FLAT of the groups gave no signal |
 | kl | the median KL is above KL_HIGH nats a token and KL_GROWS times that of the window before, or above KL_TOP |
 | clip_share | more than CLIPPED of the tokens are clipped |
@@ -22,16 +22,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import NormalDist, median
 from typing import Any
 
 WINDOW = 10  # steps whose mean is looked at: what a single step says is noise
-LONG = 20  # steps on either side of a change of mean
-CLEAR = 6.0  # standard errors from which a change is one: over hundreds of steps a smaller bound cries wolf (tests simulate it)
+LONG = 20  # steps on either side of a change of mean, at most
+FEWEST = 6  # held-out looks on either side of it: they come every few rollouts only
+SPENT = 0.05  # of chance, on all looks at one gap: see Pairs.opened
+CLEAR = 6.0  # standard errors from which chosen answers have become less likely: over hundreds of steps less cries wolf
 ENTROPY_LEFT = 0.3  # of the entropy at the start; sampling finds little new below it
 ENTROPY_FLOOR = 0.05  # nats a token: a model that was as sure as that from the start cannot collapse
 HELD_SHARE = 0.25  # of the reward's rise that the held-out reward has to gain as well
-RISES = 3.0  # standard errors from which the reward is said to rise; the gap itself has to be clear
+RISES = 2.5  # deviations from which the reward is said to rise; the gap itself has to be clear
 LEAST_RISE = 0.02  # of reward: smaller changes matter to nobody
 FLAT = 0.95
 KL_HIGH, KL_GROWS, KL_TOP = 0.5, 1.5, 2.0  # nats a token; useful policies mostly stay below 0.2
@@ -68,23 +70,28 @@ class Lookout:
     def __init__(self) -> None:
         self._first: dict[str, list[float]] = {}  # the first LONG values of each number
         self._last: dict[str, list[float]] = {}  # the last 2 * LONG
-        self._pairs: dict[str, list[tuple[float, float]]] = {}  # reward and held-out reward of the same steps
+        self._pairs: dict[str, Pairs] = {}  # reward and held-out reward of the same rollouts
         self._said: set[str] = set()
 
     def add(self, row: Mapping[str, Any]) -> list[Alarm]:
         """The alarms that this row brings."""
         if row.get("skipped"):
             return []
+        again = self._same_rollout(row)
         for name, value in row.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            if known(value) and not (again and [value] == self._last.get(name, [])[-1:]):
                 first, last = self._first.setdefault(name, []), self._last.setdefault(name, [])
                 if len(first) < LONG:
                     first.append(float(value))
                 last.append(float(value))
                 del last[: -2 * LONG]
-        found = [w for w in self._signs(int(row.get("step", 0)), row) if w.kind not in self._said]
+        found = [w for w in self._signs(int(row.get("step", 0)), {} if again else row) if w.kind not in self._said]
         self._said |= {w.kind for w in found}
         return found
+
+    def _same_rollout(self, row: Mapping[str, Any]) -> bool:
+        """Whether this step goes over the rollout of the step before, whose numbers it repeats: they are no news."""
+        return "answer_tokens" in row and all([row.get(name)] == self._last.get(name, [])[-1:] for name in ("reward", "answer_tokens"))
 
     def _signs(self, step: int, row: Mapping[str, Any]) -> Iterator[Alarm]:
         yield from self._entropy(step)
@@ -121,26 +128,14 @@ class Lookout:
         rules = [key.removeprefix("held_out/") for key in row if key.startswith("held_out/")]
         for rule in ("", *rules):
             trained, held = (f"rule/{rule}", f"held_out/{rule}") if rule else ("reward", "reward_held_out")
-            if not isinstance(row.get(trained), (int, float)) or not isinstance(row.get(held), (int, float)):
+            if not known(row.get(trained)) or not known(row.get(held)):
                 continue
-            pairs = self._pairs.setdefault(rule, [])
-            pairs.append((float(row[trained]), float(row[held])))
-            if len(pairs) > 2 * LONG:  # how it began, and how it is now
-                del pairs[LONG]
-            if len(pairs) < 2 * LONG:
+            pairs = self._pairs.setdefault(rule, Pairs())
+            pairs.add(float(row[trained]), float(row[held]))
+            opened = pairs.opened()
+            if opened is None:
                 continue
-            before, after = pairs[:LONG], pairs[LONG:]
-            trained_b, trained_a, held_b, held_a = (
-                [t for t, _ in before],
-                [t for t, _ in after],
-                [h for _, h in before],
-                [h for _, h in after],
-            )
-            rise, gain = mean(trained_a) - mean(trained_b), mean(held_a) - mean(held_b)
-            rises = rise >= LEAST_RISE and standard_errors(trained_b, trained_a) >= RISES
-            opens = standard_errors([t - h for t, h in before], [t - h for t, h in after]) >= CLEAR
-            if not (rises and opens and gain + standard_error(held_b, held_a) <= HELD_SHARE * rise):
-                continue
+            rise, gain = opened
             what, was = (f"rule {rule}", f"规则 {rule} ") if rule else ("the reward", "奖励")
             held_en, held_zh = ("fell", "下降") if gain < -LEAST_RISE else ("changed", "变化")
             yield Alarm(
@@ -254,6 +249,41 @@ class Lookout:
             )
 
 
+class Pairs:
+    """A reward and what held-out checkers say of the same answers, rollout by rollout: the first LONG of them and the last."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._kept: list[tuple[float, float]] = []
+
+    def add(self, trained: float, held: float) -> None:
+        self.count += 1
+        self._kept.append((trained, held))
+        if len(self._kept) > 2 * LONG:
+            del self._kept[LONG]
+
+    def opened(self) -> tuple[float, float] | None:
+        """(rise of the reward, gain of the held-out reward) where the gap between them opens.
+
+        It is looked at after every rollout: the k-th look may be wrong with a chance of SPENT / k^2, all of them together (from the
+        12th on) with less than SPENT / 11.
+        """
+        size = min(LONG, self.count // 2)
+        if size < FEWEST:
+            return None
+        before, after = self._kept[:size], self._kept[-size:]
+        trained, held = ([[pair[i] for pair in part] for part in (before, after)] for i in (0, 1))
+        rise, gain = (mean(side[1]) - mean(side[0]) for side in (trained, held))
+        enough = NormalDist().inv_cdf(1 - SPENT / self.count**2)
+        rises = rise >= LEAST_RISE and deviations(*trained) >= RISES
+        opens = deviations([t - h for t, h in before], [t - h for t, h in after]) >= enough
+        return (rise, gain) if rises and opens and gain + standard_error(*held) <= HELD_SHARE * rise else None
+
+
+def known(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def flat_words(share: float) -> tuple[str, str]:
     """How many groups taught nothing, in English and Chinese."""
     return (
@@ -277,3 +307,11 @@ def standard_errors(before: Sequence[float], after: Sequence[float]) -> float:
     if error == 0.0:
         return math.copysign(math.inf, change) if change else 0.0
     return change / error
+
+
+def deviations(before: Sequence[float], after: Sequence[float]) -> float:
+    """As :func:`standard_errors`, in deviations of a normal distribution: few values make large ones likelier (Wallace 1959)."""
+    t, free = standard_errors(before, after), len(before) + len(after) - 2
+    if math.isinf(t):
+        return t
+    return math.copysign((8 * free + 1) / (8 * free + 3) * math.sqrt(free * math.log1p(t * t / free)), t)
