@@ -227,7 +227,7 @@ stages:
     kept = folder / ".work" / "frontier" / "models" / "00.json"
     assert kept.is_file() and not (folder / ".work" / "frontier" / "frontier.json").exists()
     stamp = kept.stat().st_mtime_ns
-    again = norma.run("recipe.yaml")
+    again = norma.run("recipe.yaml", from_stage="frontier")
     assert again.stages["frontier"].content == before, "a stopped frontier ends with the same bytes"
     assert (folder / "frontier" / "models" / "00.json").stat().st_mtime_ns == stamp, "and no model is asked twice"
 
