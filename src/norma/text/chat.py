@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from itertools import groupby
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jinja2
 from jinja2 import nodes
@@ -21,6 +22,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from norma.base.errors import NormaError
 from norma.text.tokenizer import CHAT_TEMPLATE, Tokenizer
+
+T = TypeVar("T")
 
 _OPEN, _CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a message
 _BEGIN, _END = "\ue002", "\ue003"  # around what {% generation %} encloses
@@ -151,11 +154,7 @@ def training_row(tokenizer: Tokenizer, messages: Messages, trained: Trained = "a
     return ids, learnt
 
 
-def runs(tokenizer: Tokenizer, ids: Sequence[int], trained: Sequence[bool]) -> list[tuple[str, bool]]:
-    """The text of a row in runs ``(text, whether it is trained)``, markers and all: what people are shown."""
-    found, start = [], 0
-    for i in range(1, len(ids) + 1):
-        if i == len(ids) or trained[i] != trained[start]:
-            found.append((tokenizer.decode(list(ids[start:i]), skip_special=False), trained[start]))
-            start = i
-    return found
+def runs(tokenizer: Tokenizer, ids: Sequence[int], marks: Sequence[T]) -> list[tuple[str, T]]:
+    """The text of a row in runs of equal marks (whether it is trained, say), the template's markers and all: what people are shown."""
+    paired = groupby(zip(ids, marks, strict=True), key=lambda pair: pair[1])
+    return [(tokenizer.decode([i for i, _ in run], skip_special=False), mark) for mark, run in paired]

@@ -33,6 +33,9 @@ KINDS: dict[str, str] = {
     "reward": "norma.pipeline.stages.reward:Reward",
     "score": "norma.pipeline.stages.score:Score",
     "evaluate": "norma.pipeline.stages.evaluate:Evaluate",
+    "openings": "norma.pipeline.stages.openings:Openings",
+    "sampled": "norma.pipeline.stages.sampled:Sampled",
+    "frontier": "norma.pipeline.stages.frontier:Frontier",
 }
 
 _ADDED: dict[str, tuple[Stage[Any], str]] = {}  # kind -> stage, digest of the file it is written in

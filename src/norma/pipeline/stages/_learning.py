@@ -274,6 +274,13 @@ def plan_steps(
         return max(1, min(asked or fits, fits))
 
     steps = ctx.plan.choose("steps", measure)
+    table = {
+        "sequences": batches.size,
+        "length": batches.length,
+        "processes": ctx.ranks.count,
+        "steps_per_epoch": batches.steps_per_epoch,
+    }
+    ctx.plan.choose("batch", lambda: table)
     tokens = batches.size * batches.length
     ctx.progress.say(
         f"{steps} steps of {batches.size} sequences x {batches.length} tokens = {steps * tokens / 1e6:.2f} M tokens"
@@ -307,14 +314,43 @@ def plan_compile(ctx: Context[Any], model: LanguageModel, losses: StepLosses, st
     return ctx.plan.choose("compile", lambda: compiling_pays(model.transformer, losses, steps, ctx.progress.say))
 
 
+SHOWN = 1500  # characters of a row that the report keeps
+_STYLES = {"learnt": "bold green", "read": "dim", "unlearnt": "red"}
+
+
 def show_row(ctx: Context[Any], tokenizer: Tokenizer, ids: Sequence[int], trained: Sequence[bool]) -> None:
-    """Print one row as it is trained: green is learnt, grey is only read."""
+    """Print one row as it is trained: green is learnt, grey is only read. The report shows it too."""
+    _show(ctx, tokenizer, ids, ["learnt" if learnt else "read" for learnt in trained])
+
+
+def show_answers(ctx: Context[Any], tokenizer: Tokenizer, prompt: Sequence[int], good: Sequence[int], bad: Sequence[int] = ()) -> None:
+    """As :func:`show_row`, of a prompt with an answer, or with a pair of them: what ``bad`` (red) says is made less likely."""
+    marks = ["read"] * len(prompt) + ["learnt"] * len(good) + ["unlearnt"] * len(bad)
+    _show(ctx, tokenizer, [*prompt, *good, *bad], marks)
+
+
+def _show(ctx: Context[Any], tokenizer: Tokenizer, ids: Sequence[int], marks: Sequence[str]) -> None:
     from rich.markup import escape
 
     from norma.text.chat import runs
 
-    pieces = (f"[bold green]{escape(text)}[/]" if learnt else f"[dim]{escape(text)}[/]" for text, learnt in runs(tokenizer, ids, trained))
-    ctx.progress.say("one row ([bold green]learnt[/], [dim]only read[/]): " + "".join(pieces))
+    pieces = runs(tokenizer, ids, marks)
+    ctx.plan.choose("row", lambda: _cut(pieces, SHOWN))
+    legend = ", ".join(f"[{_STYLES[part]}]{name}[/]" for part, name in _LEGEND.items() if any(p == part for _, p in pieces))
+    ctx.progress.say(f"one row ({legend}): " + "".join(f"[{_STYLES[part]}]{escape(text)}[/]" for text, part in pieces))
+
+
+_LEGEND = {"learnt": "learnt", "read": "only read", "unlearnt": "made less likely"}
+
+
+def _cut(pieces: Sequence[tuple[str, str]], limit: int) -> list[list[str]]:
+    """The first ``limit`` characters of the pieces."""
+    kept: list[list[str]] = []
+    for text, part in pieces:
+        if limit > 0:
+            kept.append([text if len(text) <= limit else text[:limit] + "…", part])
+        limit -= len(text)
+    return kept
 
 
 def validation_texts(path: Path, limit: int) -> list[str]:
