@@ -15,7 +15,7 @@ from norma.align.options import METHODS, Method, PairOptions
 from norma.base.errors import NormaError
 from norma.base.files import write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
-from norma.pipeline.stages._learning import open_model, prepare, save_model
+from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PAIRS, MARKS, DOMINANCE = "pairs.train.jsonl", "marks.train.jsonl", "dominance.train.jsonl"
 
 
-class CorrectionOptions(StageOptions):
+class CorrectionOptions(AdaptOptions, StageOptions):
     """Options of a ``correction`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model is sampled and trained.")
@@ -68,7 +68,7 @@ class Correction(Stage[CorrectionOptions]):
 
         options = ctx.options
         dtype = prepare(ctx)
-        model = open_model(ctx, options.from_)
+        model = adapted(ctx, open_model(ctx, options.from_))
         if not (ctx.folder / PAIRS).exists():
             _collect(ctx, model)
         on_pairs = METHODS[options.method].paired or options.method == "sft"

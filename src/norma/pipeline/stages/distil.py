@@ -9,7 +9,7 @@ from pydantic import Field
 from norma.base.files import read_jsonl, write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._gap import GapOptions, measure_gap
-from norma.pipeline.stages._learning import open_model, prepare, save_model
+from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model
 from norma.spec.shown import Shown
 from norma.train.options import TrainOptions
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from norma.lm import LanguageModel
 
 
-class DistilOptions(StageOptions):
+class DistilOptions(AdaptOptions, StageOptions):
     """Options of a ``distil`` stage."""
 
     from_: InputRef = Field(
@@ -58,7 +58,7 @@ class Distil(Stage[DistilOptions]):
 
         options = ctx.options
         dtype = prepare(ctx)
-        model = open_model(ctx, options.from_)
+        model = adapted(ctx, open_model(ctx, options.from_))
         if not (ctx.folder / "answers.jsonl").exists():
             _teach(ctx, model)
         rows = read_jsonl(ctx.folder / "answers.jsonl")

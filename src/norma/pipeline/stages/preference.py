@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from norma.align.options import METHODS, Method, OnlineOptions, PairOptions
 from norma.base.errors import NormaError
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
-from norma.pipeline.stages._learning import open_model, prepare, save_model, show_row
+from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model, show_answers
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from norma.lm import LanguageModel
 
 
-class PreferenceOptions(StageOptions):
+class PreferenceOptions(AdaptOptions, StageOptions):
     """Options of a ``preference`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model is trained, and to which the leash leads.")
@@ -75,7 +75,7 @@ class Preference(Stage[PreferenceOptions]):
 
         options = ctx.options
         dtype = prepare(ctx)
-        model = open_model(ctx, options.from_)
+        model = adapted(ctx, open_model(ctx, options.from_))
         settings = Settings.of(options.method, options.pairs)
         return _online(ctx, model, settings, dtype) if options.questions is not None else _offline(ctx, model, settings, dtype)
 
@@ -96,9 +96,9 @@ def _offline(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Se
         refuse_overlap(read, held_rows, path, held_path)
         held = PreferenceTraining(model, held_rows.rows, settings, options.pairs, name="reference.validation.json", **said)
     training = PreferenceTraining(model, read.rows, settings, options.pairs, **said)
-    first = read.rows[0].group
-    answer = list(first.answers[0])
-    show_row(ctx, model.tokenizer, [*first.prompt, *answer], [False] * len(first.prompt) + [True] * len(answer))
+    first = read.rows[0]
+    good, bad = (next((a for a, d in zip(first.group.answers, first.desirable, strict=True) if d is kind), ()) for kind in (True, False))
+    show_answers(ctx, model.tokenizer, first.group.prompt, good, bad)
     steps = options.steps or training.steps(options.epochs)
     _table_of_sizes(ctx, read, training, steps)
     before = _measured(ctx, held, "before") if held is not None else None
@@ -231,6 +231,6 @@ def _online(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Set
 
 def _reward_model(ctx: Context[PreferenceOptions], reference: str) -> Any:
     """The reward model of another stage."""
-    from importlib import import_module
+    from norma.align.reward_model import RewardModel
 
-    return import_module("norma.align.reward_model").RewardModel.load(ctx.path(reference))
+    return RewardModel.load(ctx.path(reference))

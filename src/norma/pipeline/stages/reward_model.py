@@ -15,7 +15,7 @@ from norma.base.errors import NormaError
 from norma.base.files import read_jsonl, write_json
 from norma.check.folders import Reads
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
-from norma.pipeline.stages._learning import open_model, prepare
+from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MOST_REFERENCES = 2000  # answers whose mean becomes 0
 SHOWN = 80  # tokens of a text on the screen: its end, where the answer is
 
 
-class RewardModelStageOptions(StageOptions):
+class RewardModelStageOptions(AdaptOptions, StageOptions):
     """Options of a ``reward-model`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model gets another head: a decoder, or an encoder.")
@@ -66,6 +66,7 @@ class RewardModelStage(Stage[RewardModelStageOptions]):
         if not names:
             raise NormaError("no row has a mark under a rule", where=options.data[0], mend="heads: rules learns from 'rules' of marks")
         reward = RewardModel.begin(model, names, options.reads, seed=ctx.seed)
+        adapted(ctx, reward.model, also=("classifier",))
         learnt, held_out = _judgements(ctx, reward, rows)
         training = RewardTraining(reward, learnt, options.heads, options.learning, seed=ctx.seed, dtype=dtype)
         steps = max(1, round(options.epochs * len(training.judged) / min(options.learning.rows, len(training.judged))))
