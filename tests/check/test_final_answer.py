@@ -49,6 +49,13 @@ def test_the_number_behind_the_marker(answer: str, right: Any, good: bool) -> No
         assert exact(answer[start:end]) is not None
 
 
+def test_a_number_that_is_near_gets_part_of_the_score_and_never_passes() -> None:
+    checker = build("final_answer", {"near": 10}, "")
+    found = [checker.check(item("42"), f"#### {number}") for number in (42, 43, 37, 52, 420)]
+    assert [f.score for f in found] == pytest.approx([1.0, 0.45, 0.25, 0.0, 0.0])
+    assert [f.status for f in found] == [Status.COMPLIANT, *[Status.VIOLATION] * 4]
+
+
 def test_the_last_number_wherever_it_stands() -> None:
     checker = build("last_number", {}, "")
     assert checker.check(item("42"), "First 17, then 42.").status is Status.COMPLIANT

@@ -24,6 +24,7 @@ class FinalAnswerParams(Params):
 
     fact: str = Field(default="answer", description="Name of the item's fact that holds the right number.")
     marker: str = Field(default="####", min_length=1, description="Text before the final answer, as in GSM8K.")
+    near: float = Field(default=0.0, ge=0, description="A wrong number less than so far away gets up to half of the score; 0: nothing.")
 
 
 class LastNumberParams(Params):
@@ -42,7 +43,7 @@ def final_answer(item: Item, text: str, params: FinalAnswerParams) -> Outcome:
     found = _NUMBER.search(text, start)
     if found is None or text[start : found.start()].strip(" \t$€£¥:="):
         return Outcome(0.0, (), f"no number right behind '{params.marker}'")
-    return _compare(found, right)
+    return _compare(found, right, params.near)
 
 
 @program("last_number", LastNumberParams, catches=("boilerplate", "repetition", "other_language"))
@@ -61,10 +62,14 @@ def _right(item: Item, fact: str) -> Fraction:
     return number
 
 
-def _compare(found: re.Match[str], right: Fraction) -> Outcome:
+def _compare(found: re.Match[str], right: Fraction, near: float = 0.0) -> Outcome:
     number = exact(found[0])
-    good = number == right
-    return Outcome(float(good), (found.span(),), f"{found[0]}" if good else f"{found[0]}, not {right}")
+    if number is None:
+        return Outcome(0.0, (found.span(),), f"{found[0]} is no number")
+    if number == right:
+        return Outcome(1.0, (found.span(),), found[0])
+    off = float(abs(number - right))
+    return Outcome(0.5 * max(0.0, 1 - off / near) if near else 0.0, (found.span(),), f"{found[0]}, not {right}", -off)
 
 
 def exact(text: str) -> Fraction | None:
