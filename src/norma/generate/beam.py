@@ -23,7 +23,7 @@ from norma.generate.engine import end_ids, finish
 from norma.generate.reading import Reader, check_prompts
 from norma.generate.sampling import Completion, Sampling
 from norma.lm import LanguageModel
-from norma.nn.layers import working_weights
+from norma.nn.layers import packed, working_weights
 from norma.nn.stack import Memory
 
 BATCH = 16  # prompts that are searched side by side
@@ -73,7 +73,7 @@ class _Search:
         self.cache = read.cache
         self.cache.keep(rows)
         self.last, self.position = read.last[rows], read.after[rows]
-        self.weight = self.network.head_weight().detach().to(reader.dtype)
+        self.weight = packed(self.network.head_weight().detach().to(reader.dtype))
         self.ids: list[list[list[int]]] = [[[] for _ in range(beams)] for _ in prompts]  # of each prompt's beams, best first
         self.each: list[list[list[float]]] = [[[] for _ in range(beams)] for _ in prompts]
         self.score = torch.full((len(prompts), beams), -torch.inf, device=reader.device)

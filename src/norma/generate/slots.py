@@ -16,6 +16,7 @@ from torch import Tensor
 from norma.generate.reading import Reader
 from norma.generate.sampling import Sampling, choose, row_keys
 from norma.nn import Cache
+from norma.nn.layers import packed
 from norma.nn.stack import Memory
 
 SLACK = 64  # slots beyond what the longest answer needs: how often everything has to move to the left
@@ -36,7 +37,7 @@ class Slots:
         """``numbers``: under which each prompt's random numbers are known."""
         self.reader, self.sampling, self.prompts, self.numbers = reader, sampling, prompts, numbers
         self.network, device = reader.model.transformer, reader.device
-        self.weight = self.network.head_weight().detach().to(reader.dtype)
+        self.weight = packed(self.network.head_weight().detach().to(reader.dtype))
         self.longest = max(map(reader.extent, prompts))
         new = max(min(sampling.max_new_tokens, reader.room(p)) for p in prompts)
         count = min(batch, len(prompts))

@@ -110,7 +110,7 @@ class Cache:
     def take(self, rows: Tensor, other: Cache, which: Tensor) -> None:
         """Row ``rows[i]`` becomes what ``other`` holds in its row ``which[i]``, moved so that it ends where our rows end."""
         assert self.begins is not None
-        for source in which.unique().tolist():
+        for source in sorted(set(which.tolist())):
             mine = rows[which == source]
             held = other.visible[source] if other.begins is None else torch.arange(other.size, device=rows.device) >= other.begins[source]
             read = held[: other.length].nonzero().squeeze(1)
@@ -131,7 +131,7 @@ class Cache:
             self.cross_rows = torch.zeros(len(self.visible), dtype=torch.int64, device=rows.device)
             self.cross_rows[rows] = which
             return
-        used, place = self.cross_rows[others].unique(return_inverse=True)
+        used, place = torch.unique(self.cross_rows[others], return_inverse=True)
         size = max(next(iter(cache.cross.values()))[0].shape[2] for cache in (self, other))
         for layer, mine in self.cross.items():
             both = zip(mine, other.cross[layer], strict=True)

@@ -17,7 +17,7 @@ from norma.nn.attention import Watch
 from norma.nn.cache import Cache
 from norma.nn.config import ModelConfig
 from norma.nn.initialise import initialise
-from norma.nn.layers import Linear, activate, make_norm
+from norma.nn.layers import Linear, activate, make_norm, product
 from norma.nn.mask import Mask
 from norma.nn.positions import follow
 from norma.nn.stack import Memory, Stack
@@ -150,8 +150,8 @@ class Transformer(nn.Module):
         return self.scores(self.features(hidden), self.head_weight())
 
     def scores(self, features: Tensor, weight: Tensor) -> Tensor:
-        """Token scores (..., V) in fp32 of :meth:`features`; ``weight`` is :meth:`head_weight`, perhaps in another type."""
-        scores = F.linear(features, weight.to(features.dtype)).float()
+        """Token scores (..., V) in fp32 of :meth:`features`; ``weight`` is :meth:`head_weight`, perhaps in another type or packed."""
+        scores = product(features, weight).float()
         if self.head_bias is not None:
             scores = scores + self.head_bias.float()
         cap = self.config.logit_softcap
