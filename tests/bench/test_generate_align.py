@@ -37,7 +37,7 @@ def test_rows_have_natural_lengths_and_no_answer_is_its_own_rejected_one(work: P
     assert rows == [json.loads(line) for line in (work / "rows.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("method", "samples"), [("dpo", 4), ("grpo", 6)])
+@pytest.mark.parametrize(("method", "samples"), [("dpo", 4), ("kto", 4), ("reward-model", 4), ("grpo", 6)])
 def test_a_step_moves_the_weights_and_says_what_it_took(work: Path, method: str, samples: int) -> None:
     step = align_norma.step_of(job(work, method))
     loss, taken, tokens = step().tolist()

@@ -5,7 +5,7 @@ A step gives (loss, samples, tokens of real text). Which class makes a kind of w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,7 @@ def _sft(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) 
 
     made = [training_row(model.tokenizer, [*r["messages"], {"role": "assistant", "content": r["chosen"]}]) for r in rows]
     packed = Rows.build([row for row in made if len(row[0]) <= job["length"]], job["length"])
-    mean = float(packed.lengths.mean())
+    mean = float(packed.lengths().mean())
     size = max(1, round(job["rows"] * mean / job["length"]))
     batches = Batches(packed, length=job["length"], size=size, seed=0, pad=model.tokenizer.pad_id)
 
@@ -90,44 +90,53 @@ def _sft(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) 
 
 
 def _dpo(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
-    from norma.align.correction import Pair, PairTraining
-    from norma.align.options import PairOptions
-    from norma.spec import Item, Message
-
-    items = [Item(r["id"], tuple(Message(**m) for m in r["messages"])) for r in rows]
-    pairs = [Pair(item, r["chosen"], r["rejected"]) for item, r in zip(items, rows, strict=True)]
-    options = PairOptions(pairs=job["rows"], likelihood=0.0)
-    training = PairTraining(model, pairs, options, seed=0, dtype=_dtype(job))
-    mean = sum(g.tokens() + len(g.prompt) for g in training.groups) / len(training.groups)  # a peer reads the prompt twice
-    return Work(training.losses, lambda step: (job["rows"], round(job["rows"] * mean))), model.transformer
+    return _compared(job, model, [(r["messages"], {"chosen": r["chosen"], "rejected": r["rejected"]}) for r in rows])
 
 
 def _kto(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
-    raise _missing("KTO")
+    sides = ("rejected", "chosen")
+    return _compared(job, model, [(r["messages"], {"answer": r[sides[i % 2]], "desirable": i % 2 == 1}) for i, r in enumerate(rows)])
+
+
+def _compared(job: dict[str, Any], model: LanguageModel, told: list[tuple[Any, dict[str, Any]]]) -> tuple[Work, Any]:
+    """Pairs or marks, as the stage ``preference`` trains them."""
+    from norma.align.compared import read_rows
+    from norma.align.options import PairOptions
+    from norma.align.preference import PreferenceTraining, Settings
+    from norma.base.files import write_jsonl
+
+    path = Path(job["folder"]) / f"norma-{job['method']}.jsonl"
+    write_jsonl(path, ({"id": str(i), "messages": messages, **answers} for i, (messages, answers) in enumerate(told)))
+    read = read_rows(path, model.tokenizer, model.config, longest=job["length"])
+    options = PairOptions(pairs=job["rows"], likelihood=0.0)
+    training = PreferenceTraining(model, read.rows, Settings.of(job["method"], options), options, seed=0, dtype=_dtype(job))
+    # A peer reads the prompt once for each answer.
+    mean = sum(len(r.group.prompt) * len(r.group.answers) + sum(map(len, r.group.answers)) for r in read.rows) / len(read.rows)
+    return Work(training.losses, lambda step: (job["rows"], round(job["rows"] * mean))), model.transformer
 
 
 def _reward_model(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
-    raise _missing("reward models")
+    from norma.align.reward_model import RewardModel
+    from norma.align.reward_model_options import RewardModelOptions
+    from norma.align.reward_training import RewardTraining, judgement
+
+    reward = RewardModel.begin(model)
+    judged = [judgement(reward, {"id": r["id"], **r}, "pair", r["id"]) for r in rows]
+    training = RewardTraining(reward, judged, "pair", RewardModelOptions(rows=job["rows"], centring=0.0), seed=0, dtype=_dtype(job))
+    mean = sum(len(text.ids) for j in training.judged for text in j.texts) / len(training.judged)
+    network = reward.model.transformer
+    return Work(lambda step: training.losses(network, step), lambda step: (job["rows"], round(job["rows"] * mean))), network
 
 
-def _missing(what: str) -> Exception:
-    from norma.base.errors import NormaError
+class Words:
+    """A reward model that costs nothing: an answer is the better the nearer it comes to eighty words."""
 
-    return NormaError(f"this version of Norma does not train {what}", mend="Leave it out")
+    names = ("length",)
 
+    def scores(self, prompts: Any, answers: Sequence[str]) -> Tensor:
+        import torch
 
-class Written:
-    """A spec of one rule that costs nothing: an answer is the better the nearer it comes to eighty words."""
-
-    def verdicts(self, item: Any, response: str, role: str) -> list[Any]:
-        from norma.spec import Status, Verdict
-
-        return [Verdict("length", "hash", item.id, "bench", "digest", "train", Status.COMPLIANT, reward_of(response))]
-
-    def rewards(self, items: Any, group: Any) -> list[Any]:
-        from norma.spec import Reward
-
-        return [Reward(verdicts[0].score, {}, ("length",)) for verdicts in group]
+        return torch.tensor([[reward_of(answer)] for answer in answers])
 
 
 def reward_of(text: str) -> float:
@@ -136,24 +145,25 @@ def reward_of(text: str) -> float:
 
 
 def _grpo(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
-    from norma.align.options import PolicyOptions
-    from norma.align.reward import NormPolicy
+    from norma.align.policy import NormPolicy
+    from norma.align.policy_options import PolicyOptions
+    from norma.align.rewarding import NormReward
     from norma.spec import Item, Message
     from norma.text.chat import prompt_ids
 
-    items = [Item(r["id"], tuple(Message(**m) for m in r["messages"])) for r in rows]
+    items = [Item(r["id"], tuple(Message(role=m["role"], content=m["content"]) for m in r["messages"])) for r in rows]
     options = PolicyOptions(questions=job["questions"], group=job["group"], max_new_tokens=job["new_tokens"], kl=0.05)
-    spec: Any = Written()
-    policy = NormPolicy(model, model.copy(), spec, items, options, seed=0, dtype=_dtype(job))
+    reward = NormReward(None, options, scorer=Words())
+    policy = NormPolicy(model, model.copy(), reward, items, options, seed=0, dtype=_dtype(job))
     last: list[Any] = []
 
-    def noted(step: int, groups: Any) -> None:
+    def noted(number: int, groups: Any) -> None:
         last[:] = groups
 
     policy.on_rollout = noted
 
     def took(step: int) -> tuple[int, int]:
-        answers = [a for group in last for a in group]
+        answers = [a for group in last for a in group.answers]
         return len(answers), sum(len(a.ids) + len(prompt_ids(model.tokenizer, a.item.messages)) for a in answers)
 
-    return Work(policy.losses, took), model.transformer
+    return Work(policy.losses, took), policy.learner

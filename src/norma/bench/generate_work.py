@@ -51,7 +51,8 @@ def hf_step(job: dict[str, Any]) -> Step:
 
     torch.manual_seed(0)
     dtype = getattr(torch, job["dtype"])
-    model = transformers.AutoModelForCausalLM.from_pretrained(job["folder"], dtype=dtype, attn_implementation=job["attention"]).eval()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(job["folder"], dtype=dtype, attn_implementation=job["attention"])
+    model.eval()
     rows = prompts_of(job)
     longest = max(map(len, rows))
     ids = torch.zeros(len(rows), longest, dtype=torch.int64)
