@@ -78,7 +78,7 @@ def _sft(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) 
 
     made = [training_row(model.tokenizer, [*r["messages"], {"role": "assistant", "content": r["chosen"]}]) for r in rows]
     packed = Rows.build([row for row in made if len(row[0]) <= job["length"]], job["length"])
-    mean = float(packed.lengths.mean())
+    mean = float(packed.lengths().mean())
     size = max(1, round(job["rows"] * mean / job["length"]))
     batches = Batches(packed, length=job["length"], size=size, seed=0, pad=model.tokenizer.pad_id)
 
