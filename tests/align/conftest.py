@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 
 from norma.spec import Item, Message, Reward, Spec, Status, Verdict
+from norma.spec.schema import ComposeEntry
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers of this folder can be imported by its tests
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +31,10 @@ class OneRule:
     """Stands in for a Spec: the reward of an answer is ``score(text)``; None masks it."""
 
     score: Callable[[str], float | None]
+    composition: ComposeEntry = field(default_factory=ComposeEntry)
+
+    def checkers(self, role: str) -> dict[str, list[object]]:
+        return {}
 
     def verdicts(self, item: Item, response: str, role: str) -> list[Verdict]:
         value = self.score(response)

@@ -100,22 +100,29 @@ def make_study(entries: int = 120, seed: int = 7, hack: bool = True) -> tuple[li
 
 
 def make_extras() -> dict[str, Any]:
-    draw = random.Random(1)
+    from norma.pipeline.training import describe
 
-    def points(top: float, steps: int) -> list[dict[str, Any]]:
-        rows = []
-        for step in range(0, steps + 1, 2):
-            share = 1 - 2.718 ** (-3 * step / steps)
-            rules = {r: min(1.0, p + (top - p) * share + draw.gauss(0, 0.02)) for r, p in BEFORE.items()}
-            rows.append(
-                {
-                    "step": step,
-                    "reward": sum(rules.values()) / len(rules),
-                    "kl": max(0.0, 0.11 * share**2 + draw.gauss(0, 0.002)),
-                    "rules": rules,
-                }
-            )
-        return rows
+    def records() -> list[dict[str, Any]]:
+        draw, rows = random.Random(1), []
+        for step in range(60):
+            share = 1 - 2.718 ** (-step / 20)
+            rules = {f"rule/{r}": min(1.0, p + (0.97 - p) * share + draw.gauss(0, 0.02)) for r, p in BEFORE.items()}
+            held = {f"held_out/{r}": max(0.0, value - 0.1 + draw.gauss(0, 0.02)) for r in list(BEFORE)[:3] if (value := rules[f"rule/{r}"])}
+            reward = sum(rules.values()) / len(rules)
+            rows.append({
+                "step": step, "reward": reward, "reward_held_out": 0.56 + draw.gauss(0, 0.01), **rules, **held, "loss": draw.gauss(0, 0.1),
+                "kl": max(0.0, 0.11 * share**2 + draw.gauss(0, 0.002)), "entropy": 1.8 - 0.9 * share, "flat_groups": 0.3 + 0.3 * share,
+                "answer_tokens": 22.5 + 5 * share, "unfinished": 0.1, "gradient_norm": 1.5, "seconds": draw.random(), "tokens_per_s": 9.0,
+            })  # fmt: skip
+        options = {"policy": {"questions": 8, "group": 8, "micro_tokens": 4096}}
+        plan = {"row": [["<user>What does it do?", "read"], ["Certainly: it counts.", "learnt"]]}
+        policy = describe("reward", "reward", options, plan, rows) | {
+            "method": "reward",
+            "label": {"en": "Reward modelling", "zh": "奖励建模"},
+        }
+        few = [{"step": s, "loss": 4.0 - s, "bits_per_byte": 2.5 - s / 2, "tokens": 4096} for s in range(3)]
+        plain = describe("pretrain", "pretrain", {"batch": 16}, {"micro_batch": 4, "batch": {"sequences": 16, "length": 256}}, few)
+        return [plain | {"label": {"en": "pretrain", "zh": "pretrain"}}, policy]
 
     return {
         "baseline": "instruct",
@@ -133,7 +140,7 @@ def make_extras() -> dict[str, Any]:
         },
         "bits_per_byte_before": 3.31,
         "kl": {"correct": 0.042, "reward": 0.108},
-        "curves": [{"method": "reward", "points": points(0.97, 60)}],
+        "training": records(),
         "run": {"name": "runs/courteous", "recipe": "0f1e2d3c4b5a6978", "norma": "0.1.0", "torch": "2.13.0", "machine": "2 CPU cores"},
         "lineage": [{"stage": "corpus", "digest": "c0" * 32, "inputs": []}, {"stage": "align", "digest": "a1" * 32, "inputs": ["corpus"]}],
         "seeds": 1,

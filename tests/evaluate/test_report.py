@@ -64,11 +64,13 @@ def test_what_the_study_was_made_to_show(report: dict[str, Any]) -> None:
 
 
 def test_nan_becomes_null(study: Any, make: SimpleNamespace, schema: Any) -> None:
-    extras = make.extras() | {"kl": {"reward": math.nan}, "curves": [{"method": "reward", "points": [{"step": 0, "reward": math.inf}]}]}
+    extras = make.extras() | {"kl": {"reward": math.nan}}
+    extras["training"][1]["curves"][0]["values"][5] = math.inf
     found = build_report(*study, extras, make.spec())
     jsonschema.validate(found, schema)
     assert next(m["kl"] for m in found["methods"] if m["method"] == "reward") is None
-    assert found["curves"][0]["points"][0]["reward"] is None
+    assert found["training"][1]["curves"][0]["values"][5] is None
+    assert "NaN" not in render_html(found)
 
 
 def test_unknown_method_is_named(study: Any, make: SimpleNamespace) -> None:

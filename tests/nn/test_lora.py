@@ -11,8 +11,21 @@ from torch.nn import functional as F
 
 from norma.base.errors import NormaError
 from norma.nn import Experts, ModelConfig, Transformer
-from norma.nn.layers import Linear, working_weights
-from norma.nn.lora import LoraLinear, LoraOptions, add_lora, lora_layers, lora_parameters, merge, plain_state, remove_lora, unmerge
+from norma.nn.experts import Router
+from norma.nn.layers import JOIN, Linear, working_weights
+from norma.nn.lora import (
+    LoraLinear,
+    LoraOptions,
+    add_lora,
+    lora_layers,
+    lora_parameters,
+    merge,
+    narrow,
+    plain_state,
+    remove_lora,
+    switched_off,
+    unmerge,
+)
 
 CONFIG = ModelConfig("llama", 31, 12, 2, 4, 2, 4, 20, 16, tie_embeddings=False)
 LINEAR = [f"attention.{part}" for part in ("query", "key", "value", "output")] + [f"feed_forward.{part}" for part in ("gate", "up", "down")]
@@ -198,3 +211,95 @@ def test_training_learns_through_the_update_alone() -> None:
     assert losses[-1] < 0.5 * losses[0]
     remove_lora(made)
     assert all(torch.equal(made.state_dict()[n], t) for n, t in base.items())
+
+
+# ── the base as a frozen reference ──
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ids", [IDS, torch.randint(0, 31, (16, JOIN // 16 + 8), generator=generator(3))], ids=["few", "joined"])
+def test_switched_off_it_is_the_base_to_the_bit(ids: torch.Tensor, dtype: torch.dtype) -> None:
+    """Also where a plain model multiplies several layers at once, and in the working type of generation."""
+    plain, made = model(), adapted(LoraOptions(rank=3, targets="all", dropout=0.5)).train()
+    wanted = plain.hidden(ids, dtype=dtype)
+    assert not torch.equal(made.eval().hidden(ids, dtype=dtype), wanted)
+    made.train()
+    with switched_off(made):
+        assert torch.equal(made.hidden(ids, dtype=dtype), wanted) and not made.training
+        with working_weights(made, dtype), working_weights(plain, dtype), torch.no_grad():
+            assert torch.equal(made.hidden(ids, dtype=dtype), plain.hidden(ids, dtype=dtype))
+    assert made.training and not torch.equal(made.hidden(ids, dtype=dtype), wanted)
+
+
+def test_switched_on_again_after_an_error_and_with_gradients_as_before() -> None:
+    made = adapted()
+    beside = made(IDS)
+    with pytest.raises(ZeroDivisionError), switched_off(made):
+        raise ZeroDivisionError
+    assert torch.equal(made(IDS), beside)
+    made(IDS).sum().backward()
+    assert all(p.grad is not None for p in lora_parameters(made))
+
+
+def test_a_model_that_is_no_reference_of_its_own_says_so() -> None:
+    with pytest.raises(NormaError, match="carries no LoRA"), switched_off(model()):
+        pass
+    made = adapted()
+    made.decoder.norm.weight.requires_grad_(True)  # type: ignore[union-attr]
+    with pytest.raises(NormaError, match=r"decoder\.norm\.weight is trained beside the LoRA"), switched_off(made):
+        pass
+
+
+def test_a_new_head_learns_beside_the_update() -> None:
+    made = Transformer(replace(CONFIG, head="classify", labels=2)).initialise(generator())
+    names = add_lora(made, LoraOptions(rank=2), generator(), also=("classifier",))
+    learning = {n for n, p in made.named_parameters() if p.requires_grad}
+    assert learning == {f"{n}.{half}" for n in names for half in "AB"} | {n for n in learning if n.startswith("classifier.")}
+    assert any(n.startswith("classifier.") for n in learning)
+
+
+# ── a base in bf16 ──
+def test_an_update_smaller_than_bf16_can_add_is_seen_in_bf16() -> None:
+    """Weights of 1 and an update of 2^-10: as one bf16 weight it is lost, beside it it counts (1024 of them make 1)."""
+    layer = LoraLinear(Linear(1024, 1, bias=False), LoraOptions(rank=1, alpha=1.0))
+    signs = torch.where(torch.rand(1024, generator=generator()) < 0.5, -1.0, 1.0)
+    with torch.no_grad():
+        layer.base.weight.copy_(torch.where(torch.rand(1024, generator=generator(1)) < 0.5, -1.0, 1.0)[None])
+        layer.A.copy_(signs[None])
+        layer.B.fill_(2.0**-10)
+    assert torch.equal(layer.weight.bfloat16(), layer.base.weight.bfloat16())  # rounded away
+    x = signs[None].bfloat16()
+    base = layer.base(x).item()
+    for working in (False, True):
+        layer.work_in(torch.bfloat16 if working else None)
+        assert layer(x).item() - base == pytest.approx(1.0, abs=0.13)  # the steps between bf16 numbers of this size
+
+
+def test_a_narrow_base_keeps_what_learns_wide() -> None:
+    sparse = replace(CONFIG, experts=Experts(4, per_token=2, every=2, first=1))
+    made = model(sparse)
+    add_lora(made, LoraOptions(rank=2, targets="all"), generator())
+    narrow(made, torch.bfloat16)
+    routers = {id(m.weight) for m in made.modules() if isinstance(m, Router)}
+    assert routers
+    for name, parameter in made.named_parameters():
+        wide = parameter.requires_grad or parameter.dim() == 1 or id(parameter) in routers
+        assert parameter.dtype == (torch.float32 if wide else torch.bfloat16), name
+    made(IDS).sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in lora_parameters(made))
+    with torch.no_grad():
+        for layer in lora_layers(made).values():
+            layer.B.fill_(1e-4)
+    name, layer = next(iter(lora_layers(made).items()))
+    merged = plain_state(made)[f"{name}.weight"]
+    assert merged.dtype == torch.float32 and torch.equal(merged, layer.base.weight.float() + layer.update)
+    twin = model(sparse)
+    add_lora(twin, LoraOptions(rank=2, targets="all"), generator())
+    narrow(twin, torch.bfloat16)
+    assert sum(p.nbytes for p in twin.parameters()) < 0.75 * sum(p.nbytes for p in model(sparse).parameters())
+
+
+def test_lora_added_to_a_base_that_was_opened_narrow_learns_in_fp32() -> None:
+    made = model()
+    for parameter in made.parameters():
+        parameter.data = parameter.data.bfloat16()
+    add_lora(made, LoraOptions(rank=2), generator())
+    assert {p.dtype for p in lora_parameters(made)} == {torch.float32}

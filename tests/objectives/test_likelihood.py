@@ -118,3 +118,18 @@ def test_z_loss_and_smoothing_by_hand() -> None:
     assert cross_entropy(hidden, weight, zero, z_loss=0.5)[0].item() == pytest.approx(math.log(4) + 0.5 * math.log(4) ** 2)
     expected = 0.9 * math.log(4) + 0.1 * (math.log(4) + math.log(4 / 3)) / 2
     assert cross_entropy(hidden, weight, zero, smoothing=0.1)[0].item() == pytest.approx(expected)
+
+
+def test_a_frozen_head_gets_no_gradient_and_changes_nobody_elses() -> None:
+    """As under LoRA: the same loss and the same gradient of hidden states, and none is worked out for the head."""
+    generator = torch.Generator().manual_seed(4)
+    targets = torch.randint(0, 11, (7,), generator=generator)
+    hidden, weight = torch.randn(7, 5, generator=generator), torch.randn(11, 5, generator=generator)
+    found = []
+    for learns in (True, False):
+        h, w = hidden.clone().requires_grad_(True), weight.clone().requires_grad_(learns)
+        loss = cross_entropy_sum(h, w, targets)
+        loss.backward()
+        found.append((loss.detach(), h.grad))
+        assert (w.grad is not None) == learns
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])

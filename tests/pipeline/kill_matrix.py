@@ -43,6 +43,7 @@ GRADED = {"shards": "graded/train", "grades": {"how": "unlikelihood", "threshold
 ALTERNATING = [{"objective": "masked-next", "mask": {"rate": 0.3, "final_rate": 0.15}}, {"objective": "generative"}]
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "generative": {"mix": [{"objective": "generative"}], "model": DECODER},
+    "compiled": {"mix": [{"objective": "generative"}], "model": DECODER, "train": {"compile": True}},
     "rows": {"data": [{"rows": "corpus/text.train.jsonl"}], "model": DECODER},
     "masked": {"mix": [{"objective": "masked", "mask": {"unit": "word"}}], "model": {"preset": "bert"}},
     "next-sentence": {"mix": [{"objective": "next-sentence"}], "model": ENCODER},
@@ -84,7 +85,8 @@ def recipe(folder: Path, names: list[str]) -> Path:
     }
     shape = {"width": 32, "layers": 2, "head_size": 16, "dropout": 0.1}
     for name in names:
-        stages[name] = TRAINED | OBJECTIVES[name] | {"model": shape | OBJECTIVES[name]["model"]}
+        own = OBJECTIVES[name]
+        stages[name] = TRAINED | own | {"model": shape | own["model"], "train": TRAINED["train"] | own.get("train", {})}
     path = folder / "recipe.yaml"
     path.write_text(json.dumps({"norma": 1, "name": "kill-matrix", "seed": 1, "spec": "spec.yaml", "stages": stages}))
     return path

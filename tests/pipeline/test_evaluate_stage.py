@@ -135,3 +135,22 @@ def test_what_training_kept_apart_is_read_from_the_run(tmp_path: Path) -> None:
     assert _kept_apart(tmp_path / "instruct") is None and _kept_apart(tmp_path / "absent") is None
     stage("free", "prompting", {"from": "instruct", "apart": None})
     assert _kept_apart(tmp_path / "free") == []
+
+
+def test_which_rules_a_method_shows_and_how(context: Callable[..., Context[EvaluateOptions]], monkeypatch: pytest.MonkeyPatch) -> None:
+    import norma.generate
+
+    real, seen = norma.generate.generate, []
+
+    def spy(model: Any, prompts: Any, sampling: Any) -> Any:
+        seen.append([model.tokenizer.decode(p) for p in prompts])
+        return real(model, prompts, sampling)
+
+    monkeypatch.setattr("norma.generate.generate", spy)
+    drawn = {"model": "second", "rules": "rule", "layout": {"language": "zh-Hans", "position": "prefix"}}
+    named = {"model": "second", "rules": ["form.brief", "form.stop"]}
+    turned = {"model": "second", "rules": "applicable", "layout": {"order": "reversed"}}
+    Evaluate().run(context(methods={"base": {"model": "first"}, "drawn": drawn, "named": named, "turned": turned}))
+    one, two = ("规则：\n1. 以句号结尾。\n\nWhat is", "规则：\n1. 请简短。\n\nWhat is")
+    assert len(seen) == 4 and all("Rules" not in p for p in seen[0]) and {one in p or two in p for p in seen[1]} == {True}
+    assert seen[2] == seen[3] and all("Rules:\n1. Be brief.\n2. End with a full stop.What is" in p for p in seen[2])

@@ -246,3 +246,15 @@ def test_applies_alone(make) -> None:
     spec = make("id: a, applies: 'facts.n > 1'")
     ask = lambda **facts: Item("i", ({"role": "user", "content": "x"},), facts=facts)  # noqa: E731
     assert [spec.applies("a", ask(n=2)), spec.applies("a", ask(n=1)), spec.applies("a", ask())] == [True, False, None]
+
+
+def test_a_spec_that_comes_with_norma_is_included_by_name(folder: Path) -> None:
+    text = 'norma: 1\nspec: {id: t, version: "1", languages: [en, zh-Hans]}\ninclude: [polite-support, deep.yaml]\n'
+    (folder / "s.yaml").write_text(text + "compose: {gates: [tone.no-blame]}\n", encoding="utf-8")
+    (folder / "deep.yaml").write_text("rules: [{id: deep, statement: {en: Deep., zh-Hans: 深}}]\n", encoding="utf-8")
+    spec, whole = Spec.load(folder / "s.yaml"), Spec.load("polite-support")
+    assert [r.id for r in spec.rules] == [*(r.id for r in whole.rules), "deep"]
+    assert spec.rule("tone.greets").hash == whole.rule("tone.greets").hash and spec.id == "t"
+    own = "rules: [{id: tone.no-blame, statement: {en: Own., zh-Hans: 自己的}}]\n"
+    (folder / "polite-support").write_text(own, encoding="utf-8")  # a file of one's own with that name wins
+    assert [r.id for r in Spec.load(folder / "s.yaml").rules] == ["tone.no-blame", "deep"]

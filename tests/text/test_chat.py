@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from norma.base.errors import NormaError
-from norma.text.chat import prompt_ids, training_row
+from norma.text.chat import Trained, prompt_ids, runs, training_row, turns
 from norma.text.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
 
 TOKENIZER = train_tokenizer(["What does `json.dumps` do?", "您好：it writes text."] * 4, 320)
@@ -119,3 +119,67 @@ def test_another_template_with_loop_controls_and_exceptions() -> None:
 def test_an_assistant_that_says_nothing_is_trained_to_end() -> None:
     ids, trained = training_row(TOKENIZER, [{"role": "user", "content": "x"}, {"role": "assistant", "content": ""}])
     assert trained == [False] * (len(ids) - 1) + [True] and ids[-1] == TOKENIZER.eos_id
+
+
+# ── which turns ──
+def learnt(chat: Sequence[Mapping[str, Any]], trained: Trained = "answers", tokenizer: Tokenizer = TOKENIZER) -> list[str]:
+    ids, flags = training_row(tokenizer, chat, trained)
+    assert len(ids) == len(flags)
+    return [text for text, on in runs(tokenizer, ids, flags) if on]
+
+
+@pytest.mark.parametrize(
+    ("trained", "texts"),
+    [
+        ("answers", ["It writes text.<|end|>", "您好：it.<|end|>"]),
+        ("last", ["您好：it.<|end|>"]),
+        ([0], ["It writes text.<|end|>"]),
+        ([-1], ["您好：it.<|end|>"]),
+        ([0, -1], ["It writes text.<|end|>", "您好：it.<|end|>"]),
+        ([5], []),
+    ],
+)
+def test_turns_by_name_and_number(trained: Trained, texts: list[str]) -> None:
+    assert learnt(CHAT, trained) == texts
+
+
+def test_a_flag_takes_a_turn_out() -> None:
+    chat: list[Mapping[str, Any]] = [*CHAT[:2], {**CHAT[2], "train": False}, *CHAT[3:]]
+    assert learnt(chat) == ["您好：it.<|end|>"] == learnt(chat, [0, 1]) and learnt(chat, [0]) == []
+    assert turns([*CHAT[:4], {**CHAT[4], "train": False}], "last") == set()
+    assert training_row(TOKENIZER, chat)[0] == training_row(TOKENIZER, CHAT)[0]
+
+
+GENERATION = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}<|assistant|>"
+    "{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}{% else %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def test_a_template_that_marks_generation_gives_the_mask_of_transformers(tmp_path: Path) -> None:
+    tokenizer = with_template(GENERATION)
+    tokenizer.save(tmp_path)
+    peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    found = peer.apply_chat_template(CHAT, return_dict=True, return_assistant_tokens_mask=True)
+    ids, flags = training_row(tokenizer, CHAT)
+    assert ids == found["input_ids"] == training_row(TOKENIZER, CHAT)[0]
+    assert flags == [bool(x) for x in found["assistant_masks"]]
+    assert learnt(CHAT, "last", tokenizer) == ["您好：it.<|end|>"]
+    assert prompt_ids(tokenizer, CHAT[:2]) == prompt_ids(TOKENIZER, CHAT[:2])
+
+
+def test_what_a_marking_template_writes_for_a_turn_belongs_to_it() -> None:
+    """Thoughts before the words, a token after them: all of what stands in the block of that turn, and nothing else."""
+    template = GENERATION.replace("{% generation %}{{", "{% generation %}Well: {{")
+    tokenizer = with_template(template)
+    assert learnt(CHAT, [0], tokenizer) == ["Well: It writes text.<|end|>"]
+    assert learnt([*CHAT[:2], {**CHAT[2], "train": False}], "answers", tokenizer) == []
+
+
+def test_runs_are_the_row_again() -> None:
+    ids, flags = training_row(TOKENIZER, CHAT)
+    pieces = runs(TOKENIZER, ids, flags)
+    assert "".join(text for text, _ in pieces) == TOKENIZER.decode(ids, skip_special=False)
+    assert [on for _, on in pieces] == [False, True, False, True] and runs(TOKENIZER, [], []) == []

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from norma.base.errors import NormaError
-from norma.text.inspect import describe
+from norma.text.inspect import as_trained, describe
+from norma.text.quarantine import Quarantine
+from norma.text.readers import read
+from norma.text.shapes import shaped
+from norma.text.tokenizer import Tokenizer
 
 REAL = {
     "alpaca/alpaca_zh.jsonl.gz": ("JSON lines", "Alpaca instructions", 17_468, "zh"),
@@ -79,3 +84,37 @@ def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("{\n")
     with pytest.raises(NormaError, match="not JSON"):
         describe(tmp_path / "x.jsonl")
+
+
+TURNS = [
+    {"role": "user", "content": "Why?"},
+    {"role": "assistant", "content": "Because."},
+    {"role": "user", "content": "Sure?"},
+    {"role": "assistant", "content": "No.", "train": False},
+    {"role": "assistant", "content": "Yes."},
+]
+
+
+def test_turns_are_shown_as_they_are_trained(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps({"messages": TURNS}) + "\n")
+    plain, last = (describe(tmp_path / "x.jsonl", trained=t).samples[0].segments for t in ("answers", "last"))  # type: ignore[arg-type]
+    assert [text for text, on in plain if on] == ["Because.\n", "Yes.\n"] and [text for text, on in last if on] == ["Yes.\n"]
+    sample = describe(tmp_path / "x.jsonl", tiny_tokenizer).samples[0]  # through its chat template
+    assert [text for text, on in sample.segments if on] == ["Because.<|end|>", "Yes.<|end|>"]
+    assert "".join(text for text, _ in sample.segments).startswith("<|bos|><|user|>Why?<|end|><|assistant|>Because.<|end|>")
+    assert sample.trained_tokens == sum(len(tiny_tokenizer.encode(text)) + 1 for text in ("Because.", "Yes."))
+
+
+def test_of_a_pair_only_the_answer_is_shown_as_trained(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    row = {"prompt": TURNS[:3], "chosen": [TURNS[4]], "rejected": [{"role": "assistant", "content": "Hm."}]}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    for tokenizer in (None, tiny_tokenizer):
+        segments = describe(tmp_path / "x.jsonl", tokenizer).samples[0].segments
+        assert [text.strip().removesuffix("<|end|>") for text, on in segments if on] == ["Yes."]
+
+
+def test_real_conversations_of_several_turns(real_data: Path) -> None:
+    """Counted once by hand in the file: 299 conversations of one answer, 331 of two, 59 of three; each answer is trained."""
+    records = read(real_data / "chat_prefs/oaast_sft_zh.json.gz", Quarantine())
+    learnt = [sum(on for _, on in as_trained(row)[0]) for _, row in shaped(records, Quarantine())]
+    assert Counter(learnt) == {1: 299, 2: 331, 3: 59}

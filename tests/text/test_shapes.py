@@ -122,3 +122,13 @@ def test_the_majority_decides_file_by_file() -> None:
 
 def test_misfit_is_a_value_error() -> None:
     assert issubclass(Misfit, ValueError)
+
+
+@pytest.mark.parametrize("mark", [{"train": False}, {"weight": 0}])
+def test_a_turn_that_is_not_to_be_learnt_keeps_its_mark(mark: dict[str, Any]) -> None:
+    rows = [{"messages": [*plain("Q", "A"), {"role": "user", "content": "R"}, {"role": "assistant", "content": "B", **mark}]}]
+    ((_, row),) = shaped([Record("f", 1, rows[0])], Quarantine())
+    assert isinstance(row, Conversation) and [m.get("train", True) for m in row.messages] == [True, True, True, False]
+    flagged = {"messages": [{**plain("Q")[0]}, {"role": "assistant", "content": "A", "train": True, "weight": 1}]}
+    ((_, kept),) = shaped([Record("f", 1, flagged)], Quarantine())
+    assert kept == Conversation(said("Q", "A"))

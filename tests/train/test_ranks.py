@@ -21,6 +21,7 @@ from norma.base.ranks import Ranks
 from norma.train.checkpoint import read_manifest
 
 SCRIPT = Path(__file__).with_name("ranked.py")
+HEAD = 16  # features of a head in ranked.py; GPT-NeoX rotates a quarter of them
 pytestmark = pytest.mark.slow
 
 
@@ -41,10 +42,17 @@ def run(folder: Path, count: int, check: bool = True, **asked: Any) -> list[dict
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def far(a: Path, b: Path) -> float:
-    """The largest difference of two runs' last weights."""
+def far(a: Path, b: Path, rotary: int | None = None) -> float:
+    """The largest difference of two runs' last weights.
+
+    ``rotary``: features of a head that are rotated. In the others a key's bias adds the same to all scores of a query, which softmax
+    takes away: its gradient is zero, what is computed is rounding, and AdamW makes steps of full length of that. It is left out.
+    """
     one, two = load_file(a / "end.safetensors"), load_file(b / "end.safetensors")
     assert one.keys() == two.keys()
+    for name in one if rotary is not None else ():
+        if name.endswith("key.bias"):
+            one[name], two[name] = (bias.view(-1, HEAD)[:, :rotary] for bias in (one[name], two[name]))
     most = max(float((one[name] - two[name]).abs().max()) for name in one)
     print(f"weights {most:.1e}")
     return most
@@ -88,13 +96,7 @@ PARTED = {"train": {"tensor_parallel": 2}}
         pytest.param(2, PARTED, id="muon, two objectives"),
         pytest.param(2, GPT3, id="adamw, biases"),
         pytest.param(2, {"preset": "bart", "train": {"tensor_parallel": 2, "ema": 0.9, "averaged": True}}, id="two stacks, averaged"),
-        pytest.param(
-            2,
-            {"preset": "gpt-neox", "recompute": True, **PARTED},
-            id="parallel blocks, activations made again",
-            # Losses and norms pass. Suspected: AdamW on key biases, which move no score where nothing is rotated.
-            marks=pytest.mark.xfail(reason="weights are 3.4e-4 apart after 6 steps, not understood yet", strict=True),
-        ),
+        pytest.param(2, {"preset": "gpt-neox", "recompute": True, **PARTED}, id="parallel blocks, activations made again"),
         pytest.param(4, PARTED, id="muon, two groups of two"),
         pytest.param(4, GPT3, id="adamw, two groups of two"),
     ],
@@ -102,7 +104,7 @@ PARTED = {"train": {"tensor_parallel": 2}}
 def test_divided_layers_equal_one_process(tmp_path: Path, count: int, asked: dict[str, Any]) -> None:
     """Tensor parallel: each group of two divides the blocks' matrices; losses, gradient norms and weights are those of one process."""
     alike(run(tmp_path / "one", 1, **asked), run(tmp_path / "many", count, **asked))
-    assert far(tmp_path / "one", tmp_path / "many") < 1e-5
+    assert far(tmp_path / "one", tmp_path / "many", HEAD // 4 if asked.get("preset") == "gpt-neox" else None) < 1e-5
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2)])

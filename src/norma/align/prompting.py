@@ -15,6 +15,9 @@ import numpy as np
 
 from norma.check.repair import repair
 from norma.spec import Item, Spec
+from norma.spec.shown import Layout, laid_out
+
+PLAIN = Layout()
 
 
 def ruled_conversations(
@@ -26,8 +29,9 @@ def ruled_conversations(
     habit: float,
     seed: int,
     apart: Sequence[Sequence[str]] = (),
+    layout: Layout = PLAIN,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Conversations with rules in the prompt (a ``share`` of them) and without.
+    """Conversations with rules in the prompt (a ``share`` of them) and without; ``layout`` says how the rules stand there.
 
     Of those with rules, a share ``every`` shows all that apply, the others a random part; of those without, a share ``habit``
     has an answer that keeps all rules. An item whose reference cannot be
@@ -46,7 +50,7 @@ def ruled_conversations(
         shown = _parted(shown, apart, random)
         answer = repair(spec, item, item.reference, shown)
         if answer is not None:
-            prompt = spec.render(list(item.messages), item, item.language, rules=shown) if shown else item.messages
+            prompt = laid_out(spec, item, shown, layout, seed) if shown else item.messages
             yield [*map(dict, prompt), {"role": "assistant", "content": answer}]
 
 

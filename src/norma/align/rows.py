@@ -10,7 +10,7 @@ import numpy as np
 
 from norma.base.files import read_jsonl
 from norma.spec import Item
-from norma.text.chat import training_row
+from norma.text.chat import Trained, training_row
 from norma.text.packing import Rows
 from norma.text.tokenizer import Tokenizer
 
@@ -38,7 +38,12 @@ def choose(items: Sequence[Any], count: int, seed: int) -> list[Any]:
     return [items[i] for i in order.tolist()]
 
 
-def conversation_rows(tokenizer: Tokenizer, conversations: Iterable[Sequence[Mapping[str, Any]]], limit: int) -> Rows:
-    """Conversations as rows trained on the assistant's words; one longer than ``limit`` is left out: cut, it teaches no answer."""
-    made = (training_row(tokenizer, messages) for messages in conversations)
-    return Rows.build(((ids, trained) for ids, trained in made if len(ids) <= limit and any(trained)), limit)
+def conversation_rows(
+    tokenizer: Tokenizer, conversations: Iterable[Sequence[Mapping[str, Any]]], limit: int, trained: Trained = "answers"
+) -> Rows:
+    """Conversations as rows trained on the assistant's words, of the turns that ``trained`` says.
+
+    One longer than ``limit`` is left out: cut, it teaches no answer. So is one without anything to train.
+    """
+    made = (training_row(tokenizer, messages, trained) for messages in conversations)
+    return Rows.build(((ids, flags) for ids, flags in made if len(ids) <= limit and any(flags)), limit)

@@ -25,6 +25,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from norma.base.errors import NormaError
+
 if TYPE_CHECKING:
     import torch
 
@@ -33,9 +35,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _TRIM_NEVER = 2**31 - 1  # bytes; mallopt takes a C int
 _TOP_PAD = 256 * 2**20  # bytes taken from the kernel at a time
 _CACHE_LIMITS = {"LRU_CACHE_CAPACITY": "64", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+_CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # with it matrix products on a GPU are the same from run to run
 _OTHER_ALLOCATORS = ("tcmalloc", "jemalloc", "mimalloc", "hoard", "snmalloc")
 
-ALLOCATOR_SWITCH = "NORMA_ALLOCATOR"
+ALLOCATOR_SWITCH, DEVICE_SWITCH = "NORMA_ALLOCATOR", "NORMA_DEVICE"
 _state = {"allocator": "not set up in this process"}
 
 
@@ -56,7 +59,7 @@ def set_cache_limits() -> str:
     """Bound oneDNN's and torch's shape caches through the environment; a value the user set stays. Says what was done."""
     if "torch" in sys.modules:
         return "torch was imported before the cache limits could be set; they have no effect in this process"
-    for name, value in _CACHE_LIMITS.items():
+    for name, value in (_CACHE_LIMITS | _CUBLAS).items():
         os.environ.setdefault(name, value)
     return ", ".join(f"{name}={os.environ[name]}" for name in _CACHE_LIMITS)
 
@@ -121,6 +124,23 @@ def cpu_flags() -> frozenset[str]:
 def bf16_on_cpu() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; emulated, it is slower than float32."""
     return bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def working_device() -> str:
+    """Where models compute: what ``NORMA_DEVICE`` says (cpu, cuda, cuda:1), else a CUDA device where there is one, else the CPU.
+
+    Imports torch. Raises NormaError for a device that this machine, or this build of torch, does not have.
+    """
+    import torch
+
+    said = os.environ.get(DEVICE_SWITCH, "").strip().lower()
+    if not said:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = said.partition(":")
+    there = kind == "cpu" or (kind == "cuda" and torch.cuda.is_available() and number in ("", *map(str, range(torch.cuda.device_count()))))
+    if not there:
+        raise NormaError(f"there is no device '{said}' here", where=DEVICE_SWITCH, mend="norma doctor says what there is")
+    return said
 
 
 def working_dtype(device: str = "cpu") -> torch.dtype:

@@ -61,6 +61,23 @@ class Endpoint:
         body: dict[str, Any] = {"model": self.model, "messages": list(messages), "max_tokens": max_tokens, "temperature": temperature}
         if temperature > 0:
             body["seed"] = seed
+        return _reply(self._send(body))
+
+    def first_tokens(self, messages: Messages, most: int = 20) -> tuple[str, dict[str, float]]:
+        """The likeliest first token of the answer, and the log-probabilities of the ``most`` likeliest; {} where the server tells none."""
+        body = {
+            "model": self.model,
+            "messages": list(messages),
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "logprobs": True,
+            "top_logprobs": most,
+        }
+        response = self._send(body)
+        return _reply(response).text, _first(response)
+
+    def _send(self, body: dict[str, Any]) -> httpx.Response:
+        """Post until the server answers. Raises CheckerFailure where it refuses, or tries are used up."""
         reason = ""
         for attempt in range(self.attempts):
             delay = min(LONGEST_WAIT, 0.5 * 2**attempt) * random.uniform(0.5, 1.0)
@@ -72,7 +89,7 @@ class Endpoint:
                 reason = f"no connection to the judge ({error})"
             else:
                 if response.status_code == 200:
-                    return _reply(response)
+                    return response
                 reason = self._reason(response)
                 if response.status_code == 400 and "max_completion_tokens" in reason and "max_tokens" in body:
                     body["max_completion_tokens"] = body.pop("max_tokens")  # some newer models take only this name
@@ -120,6 +137,15 @@ def _reply(response: httpx.Response) -> Reply:
     counts = [usage.get(name) if isinstance(usage, Mapping) else None for name in ("prompt_tokens", "completion_tokens")]
     prompt, completion = (count if isinstance(count, int) and count >= 0 else None for count in counts)
     return Reply(text, prompt, completion, fault)
+
+
+def _first(response: httpx.Response) -> dict[str, float]:
+    """Log-probabilities of the first token's candidates, as OpenAI's protocol has them; {} where they are not there."""
+    try:
+        found = response.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        return {str(entry["token"]): float(entry["logprob"]) for entry in found}
+    except (LookupError, TypeError, ValueError):
+        return {}
 
 
 @dataclass(frozen=True)

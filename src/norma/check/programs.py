@@ -8,6 +8,7 @@ from norma.base.errors import NormaError, nearest
 from norma.check import (
     amounts,
     citations,
+    final_answer,
     format_asked,
     format_second,
     format_width,
@@ -45,6 +46,7 @@ FILES = (
     *ifeval.FILES,
     amounts,
     citations,
+    final_answer,
     format_asked,
     format_second,
     format_width,

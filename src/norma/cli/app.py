@@ -22,6 +22,7 @@ _ClickException: type[Exception] = next(
 COMMANDS = {
     "init": "norma.cli.init:init",
     "run": "norma.cli.run:run",
+    "plan": "norma.cli.plan:plan",
     "status": "norma.cli.status:status",
     "chat": "norma.cli.chat:chat",
     "generate": "norma.cli.generate:generate",

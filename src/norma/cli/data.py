@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from norma.base.errors import NormaError
+
 if TYPE_CHECKING:
+    from norma.text.chat import Trained
     from norma.text.inspect import Sample
 
 _SHOWN = 800  # characters of one segment
@@ -15,7 +18,10 @@ _SHOWN = 800  # characters of one segment
 
 def check(
     source: Annotated[str, typer.Argument(metavar="FILE", help="A file, a folder, or hub:NAME.")],
-    tokenizer: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A tokenizer or model folder, to count tokens.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="A tokenizer or model folder: rows in its chat template, and token counts.")
+    ] = None,
+    trained: Annotated[str, typer.Option(help="Whose words count: answers, last, or turns of the assistant such as 0,-1.")] = "answers",
     json_: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Say what a data file holds, and show rows as they will be trained: green (⟦so⟧ without colours) is learnt, grey only read."""
@@ -29,7 +35,7 @@ def check(
         from norma.text.tokenizer import Tokenizer
 
         encoder = Tokenizer.load(tokenizer)
-    found = describe(source, encoder)
+    found = describe(source, encoder, _turns(trained))
     if json_:
         import json
         from dataclasses import asdict
@@ -59,6 +65,19 @@ def check(
         console.print(f"  [yellow]warning:[/]    {escape(warning)}")
     for sample in found.samples:
         console.print("\n" + draw(sample, console.color_system is not None))
+
+
+def _turns(text: str) -> Trained:
+    """``answers``, ``last`` or numbers."""
+    if text == "answers":
+        return "answers"
+    if text == "last":
+        return "last"
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        mend = "Write answers, last, or numbers of the assistant's turns such as 0,-1"
+        raise NormaError(f"'{text}' says no turns", where="--trained", mend=mend) from None
 
 
 def draw(sample: Sample, colours: bool) -> str:

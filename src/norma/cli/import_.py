@@ -1,4 +1,4 @@
-"""``norma import``: a Hugging Face folder becomes a Norma model folder, and a table says what it holds."""
+"""``norma import``: a Hugging Face folder or a GGUF file becomes a Norma model folder, and a table says what it holds."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="HF_DIR", help="A folder that transformers wrote, or a copy from the Hub.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder in the Hugging Face layout, or a .gguf file.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The model folder to make: new or empty.")],
     dtype: Annotated[str | None, typer.Option(help="Type of the weights: fp32, fp16 or bf16 [default: as they are].")] = None,
     max_shard_gb: Annotated[float, typer.Option(min=0.000001, help="More than this many gigabytes of weights make several files.")] = 5.0,
 ) -> None:
-    """Check a Hugging Face model folder whole and write it as a Norma model folder."""
+    """Check a Hugging Face model folder, or a GGUF file, whole and write it as a Norma model folder."""
     if dtype is not None and dtype not in DTYPES:
         raise NormaError(f"unknown type '{dtype}'", where="--dtype", mend=nearest(dtype, DTYPES))
     import torch
 
-    from norma.lm.importing import import_folder
+    from norma.lm.importing import import_model
 
     chosen = None if dtype is None else getattr(torch, DTYPES[dtype])
-    show(import_folder(source, target, chosen, max_shard_bytes=round(max_shard_gb * 1e9)))
+    show(import_model(source, target, chosen, max_shard_bytes=round(max_shard_gb * 1e9)))
     print(f"Written to {target}")
 
 

@@ -18,6 +18,8 @@ def status(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As they were given to norma run.")] = None,
     scale: Annotated[str | None, typer.Option(help="As it was given to norma run.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Let the Python files that the recipe names run.")] = False,
+    training: Annotated[bool, typer.Option("--training", help="Show how each stage was trained: curves, batch, alarms.")] = False,
+    page: Annotated[Path | None, typer.Option(metavar="FILE", help="Write how each stage was trained as one HTML page.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
     """Compare a run with its recipe as it is now."""
@@ -37,6 +39,25 @@ def status(
     if found.note:
         console.print(f"Note: {found.note}", markup=False, highlight=False, soft_wrap=True)
     console.print(stage_table(found.stages))
+    if training or page is not None:
+        _show_training(console, found.folder, training, page)
+
+
+def _show_training(console: Any, folder: Path, shown: bool, page: Path | None) -> None:
+    from norma.base.files import write_text
+    from norma.cli.run import nice
+    from norma.cli.training import trained_stages, training_view
+    from norma.evaluate.report import render_training
+
+    records = trained_stages(folder)
+    if not records:
+        console.print("No stage of this run has been trained yet.")
+        return
+    for record in records if shown else ():
+        console.print(training_view(record))
+    if page is not None:
+        write_text(page, render_training(records, folder.name))
+        console.print(f"Training: {nice(page.absolute())}", markup=False, highlight=False, soft_wrap=True)
 
 
 def stage_table(states: list[StageState]) -> Any:

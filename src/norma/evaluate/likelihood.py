@@ -19,7 +19,6 @@ from norma.text.shards import Shards
 from norma.text.words import SPECIAL, WORD
 from norma.train.examples import Examples, examples_loss
 from norma.train.scoring import Group, answer_logprobs, split_groups
-from norma.train.step import language_loss
 from norma.train.streams import NextToken, Stream
 
 MASKING = Masking()  # 15%, 80/10/10
@@ -41,8 +40,8 @@ def bits_per_byte(model: LanguageModel, texts: Sequence[str], *, length: int = 2
     with torch.no_grad():
         bins = batches.bins(0)
         for start in range(0, len(bins), batches.size):
-            loss, _ = language_loss(model.transformer, batches.assemble(bins[start : start + batches.size]), dtype)
-            nats += float(loss)
+            batch = batches.assemble(bins[start : start + batches.size])
+            nats += examples_loss(model.transformer, Examples(batch.ids, batch.targets, batch.documents, batch.positions), dtype).nats
     return nats / math.log(2) / sum(len(t.encode()) for t in texts)
 
 

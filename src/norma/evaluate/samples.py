@@ -38,7 +38,7 @@ def _guessed(model: LanguageModel, head: list[int], ids: list[int], step: int) -
     tokenizer = model.tokenizer
     mask = tokenizer.objective_tokens("masked")[0]
     hidden = keyed(0, step, use="hidden").random(len(ids)) < HIDDEN
-    read = torch.tensor([head + np.where(hidden, mask, np.array(ids)).tolist()])
+    read = torch.tensor([head + np.where(hidden, mask, np.array(ids)).tolist()], device=model.transformer.device)
     guesses = model.transformer(read, Mask(causal=False)).argmax(-1)[0, len(head) :].tolist()
 
     def shown(token: int, guess: int, here: bool) -> str:

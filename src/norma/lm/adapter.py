@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from norma.lm.weights import read_tensors
 from norma.nn.config import ModelConfig
 from norma.nn.layers import Linear
 from norma.nn.layout import expanded, family_of
-from norma.nn.lora import LoraLinear, LoraOptions, adaptable, lora_layers, refuse_second, wrap
+from norma.nn.lora import LoraLinear, LoraOptions, adaptable, lora_layers, refuse_second, switched_off, wrap
 from norma.nn.model import Transformer
 from norma.nn.names import Transform
 
@@ -103,6 +104,13 @@ def _layer(model: Transformer, name: str) -> Linear | LoraLinear:
     layer = model.get_submodule(name)
     assert isinstance(layer, (Linear, LoraLinear))
     return layer
+
+
+@contextmanager
+def reference(language_model: LanguageModel) -> Iterator[LanguageModel]:
+    """The model as it is without its LoRA, bit for bit and without a copy: the frozen reference of whatever trains the adapter."""
+    with switched_off(language_model.transformer):
+        yield language_model
 
 
 # ── writing ──

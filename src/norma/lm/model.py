@@ -41,7 +41,7 @@ class LanguageModel:
     """A model that reads and writes text.
 
     Attributes:
-        transformer: the network; parameters in fp32.
+        transformer: the network; parameters in fp32 unless it was opened otherwise.
         tokenizer: text to ids and back, chat template included. A model without one reads ids, and says so when it is asked for text.
         lineage: where it comes from (``norma.json``).
         kept: what the ``config.json`` that was read said of special ids and labels; it is written again.
@@ -122,10 +122,11 @@ class LanguageModel:
         return config_to_hf(self.config, **ends) | said
 
     @staticmethod
-    def load(folder: str | Path) -> LanguageModel:
+    def load(folder: str | Path, *, matrices: torch.dtype = torch.float32) -> LanguageModel:
         """Open a Hugging Face model folder of a known family, with or without a tokenizer; weights become fp32.
 
-        Missing or surplus tensors raise and name themselves.
+        Missing or surplus tensors raise and name themselves. ``matrices``: another type for all but norms, biases and routers, for a
+        model that is not trained whole.
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
@@ -138,7 +139,10 @@ class LanguageModel:
         with torch.device("meta"):
             transformer = Transformer(config)
         state = from_hf(config, read_weights(folder), folder)
-        transformer.load_state_dict({name: state.pop(name).float() for name in list(state)}, assign=True)
+        narrow = {name for name, tensor in state.items() if tensor.dim() >= 2 and not name.endswith("router.weight")}
+        transformer.load_state_dict(
+            {name: state.pop(name).to(matrices if name in narrow else torch.float32) for name in list(state)}, assign=True
+        )
         transformer.requires_grad_(True)
         tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
         return LanguageModel(transformer.eval(), tokenizer, lineage=lineage, kept=kept(values), name=folder.resolve().name)
@@ -194,7 +198,7 @@ class LanguageModel:
         """log p(completion | prompt) in nats. A prompt of messages is rendered as a chat; a string is read as it is."""
         tokenizer = self.tokenizer
         if isinstance(prompt, str):
-            before = ([] if tokenizer.bos_id is None else [tokenizer.bos_id]) + tokenizer.encode(prompt)
+            before = self._begin() + tokenizer.encode(prompt)
         else:
             before = prompt_ids(tokenizer, prompt)
         after = tokenizer.encode(completion)
@@ -219,8 +223,12 @@ class LanguageModel:
     def generate(self, prompts: Sequence[str] | str, **sampling: Any) -> list[str]:
         """Plain continuations of texts."""
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        return self._author().complete(self, [bos + self.tokenizer.encode(t) for t in texts], **sampling)
+        return self._author().complete(self, [self._begin() + self.tokenizer.encode(t) for t in texts], **sampling)
+
+    def _begin(self) -> list[int]:
+        """What a plain text begins with: BOS, unless the tokenizer has none or says that texts do without."""
+        bos = self.tokenizer.bos_id
+        return [] if bos is None or self.tokenizer.config.get("add_bos_token") is False else [bos]
 
     def stream(self, messages: Messages, **sampling: Any) -> Iterator[str]:
         """The assistant's next turn, piece by piece."""

@@ -109,6 +109,7 @@ def together(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
     A wide product runs nearer to the machine's peak than narrow ones (measured: 4 to 10%). Joining the weights is a copy, which
     only many tokens are worth; layers that are more than a plain :class:`Linear` (LoRA) run by themselves.
     """
+    layers = [layer.get_submodule("base") if getattr(layer, "off", False) else layer for layer in layers]  # LoRA, switched off
     plain = [layer for layer in layers if type(layer) is Linear and layer.working is None]
     if len(plain) < len(layers) or x.numel() < JOIN * x.shape[-1]:
         return [layer(x) for layer in layers]

@@ -4,11 +4,14 @@
        └─→ dropout ─→ A (r, in) ─→ B (out, r) ─→ s ┘        or alpha / sqrt(rank) (rank-stabilised; Kalajdzievski, 2312.03732)
 
 ``add_lora`` puts the matrices in; ``merge`` adds s B A to the weights for a while and ``unmerge`` gives the very same weights back.
+``switched_off`` lets the model answer as the base for a while: the frozen reference of preference and reward training without a copy.
 Saving beside a model folder, in PEFT's format, is ``norma.lm.adapter``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from norma.base.errors import NormaError, nearest
+from norma.nn.experts import Router
 from norma.nn.layers import Linear
 
 
@@ -49,10 +53,12 @@ class LoraLinear(nn.Module):
     """A frozen linear layer and its low-rank update.
 
     A (r, in) begins uniform within 1 / sqrt(in), the Kaiming initialisation of 1502.01852 as the first code has it; B (out, r) begins
-    at zero, so that a new update changes nothing. Both are fp32 beside an fp32 base, and work in the type of what flows through.
+    at zero, so that a new update changes nothing. Both are fp32 even beside a base in bf16, and work in the type of what flows through.
     """
 
     kept: Tensor | None  # the base's own weight while the update is merged into it
+    off = False  # True: the layer is its base
+    working: tuple[Tensor, Tensor] | None = None  # A and B in the working type, while `working_weights` holds
 
     def __init__(self, base: Linear, options: LoraOptions, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -61,8 +67,9 @@ class LoraLinear(nn.Module):
         home = base.weight
         bound = base.in_features**-0.5
         a = torch.empty(self.rank, base.in_features).uniform_(-bound, bound, generator=generator)
-        self.A = nn.Parameter(a.to(home.device, home.dtype))
-        self.B = nn.Parameter(torch.zeros(base.out_features, self.rank, device=home.device, dtype=home.dtype))
+        learning = torch.promote_types(home.dtype, torch.float32)  # steps of training are smaller than half types can hold
+        self.A = nn.Parameter(a.to(home.device, learning))
+        self.B = nn.Parameter(torch.zeros(base.out_features, self.rank, device=home.device, dtype=learning))
         self.register_buffer("kept", None, persistent=False)
 
     @property
@@ -97,10 +104,19 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.base(x)
-        if self.merged:
+        if self.merged or self.off:
             return out
-        narrow = F.linear(F.dropout(x, self.dropout, self.training), self.A.to(x.dtype))
-        return out + self.scale * F.linear(narrow, self.B.to(x.dtype))
+        A, B = self.working or (self.A.to(x.dtype), self.B.to(x.dtype))
+        narrow = F.linear(F.dropout(x, self.dropout, self.training), A)
+        return torch.add(out, F.linear(narrow, B), alpha=self.scale)
+
+    def work_in(self, dtype: torch.dtype | None) -> None:
+        """As :meth:`norma.nn.layers.Linear.work_in`.
+
+        The update stays apart: it begins smaller than the steps between bf16 numbers, and added to a bf16 weight it would be rounded
+        away, so that what is sampled would not show what was learnt.
+        """
+        self.working = None if dtype is None else (self.A.detach().to(dtype), self.B.detach().to(dtype))
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -119,8 +135,11 @@ class LoraLinear(nn.Module):
             self.base.working = None
 
 
-def add_lora(model: nn.Module, options: LoraOptions, generator: torch.Generator) -> list[str]:
+def add_lora(model: nn.Module, options: LoraOptions, generator: torch.Generator, also: Sequence[str] = ()) -> list[str]:
     """Wrap the target layers of ``model`` and freeze all else; returns their names.
+
+    Args:
+        also: names of modules that are trained whole beside the update (a new head, which has nothing to adapt yet).
 
     Raises NormaError when a target names no linear layer, or when the model carries LoRA already.
     """
@@ -138,6 +157,8 @@ def add_lora(model: nn.Module, options: LoraOptions, generator: torch.Generator)
     model.requires_grad_(False)
     for name in chosen:
         wrap(model, name, options, generator)
+    for name in also:
+        model.get_submodule(name).requires_grad_(True)
     return chosen
 
 
@@ -193,6 +214,46 @@ def unmerge(model: nn.Module) -> None:
     """Undo :func:`merge`; base weights are bit-identical to those before."""
     for layer in lora_layers(model).values():
         layer.unmerge()
+
+
+@contextmanager
+def switched_off(model: nn.Module) -> Iterator[None]:
+    """Inside, ``model`` is its base, to the bit, and in evaluation mode: its own frozen reference.
+
+    Raises NormaError when it carries no LoRA, or when more than LoRA is trained: the base is then no longer there.
+    """
+    layers = lora_layers(model)
+    if not layers:
+        raise NormaError("this model carries no LoRA, so it holds no frozen reference", mend="Give the reference as a model of its own")
+    learning = {id(p) for p in lora_parameters(model)}
+    others = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in learning]
+    if others:
+        raise NormaError(
+            f"{others[0]} is trained beside the LoRA, so the model is no frozen reference", mend="Give the reference as a model of its own"
+        )
+    assert not any(layer.merged for layer in layers.values()), "unmerge first: the base's own weights are kept aside"
+    training = model.training
+    try:
+        model.eval()
+        for layer in layers.values():
+            layer.off = True
+        yield
+    finally:
+        for layer in layers.values():
+            layer.off = False
+        model.train(training)
+
+
+@torch.no_grad()
+def narrow(model: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the matrices that are not trained in ``dtype``: half the memory of a large frozen base.
+
+    Norms and biases stay as they are, and so do routers, whose choices rounding would change.
+    """
+    routers = {id(module.weight) for module in model.modules() if isinstance(module, Router)}
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.dim() >= 2 and id(parameter) not in routers:
+            parameter.data = parameter.data.to(dtype)
 
 
 @torch.no_grad()

@@ -92,7 +92,7 @@ class _CrossEntropy(torch.autograd.Function):
         w, between = weight.to(hidden.dtype), _fused() if compiled else nats_and_gradient
         needs = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(hidden) if needs else None
-        grad_weight = torch.zeros_like(weight) if needs else None
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # a frozen head (LoRA) asks for none
         grad_bias = torch.zeros_like(bias) if needs and bias is not None else None
         total, every = hidden.new_zeros((), dtype=torch.float32), hidden.new_empty(len(targets), dtype=torch.float32)
         for start in range(0, len(targets), CHUNK):
@@ -103,10 +103,11 @@ class _CrossEntropy(torch.autograd.Function):
                 p *= factor[:, None].to(p.dtype)
             total += minimised
             every[start : start + CHUNK] = nats
-            if grad_hidden is not None and grad_weight is not None:
-                if grad_bias is not None:
-                    grad_bias += p.sum(0, dtype=torch.float32)
+            if grad_bias is not None:
+                grad_bias += p.sum(0, dtype=torch.float32)
+            if grad_hidden is not None:
                 torch.mm(p, w, out=grad_hidden[start : start + CHUNK])
+            if grad_weight is not None:
                 grad_weight += torch.mm(p.t(), h)
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
         ctx.mark_non_differentiable(every)
@@ -116,8 +117,8 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
         grad_hidden, grad_weight, grad_bias = ctx.grads
-        bias = None if grad_bias is None else grad_bias * scale
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, bias, None, None, None, None, None
+        bias, weight = (None if grad is None else grad * scale for grad in (grad_bias, grad_weight))
+        return grad_hidden * scale.to(grad_hidden.dtype), weight, None, bias, None, None, None, None, None
 
 
 def weighted(nats_N: Tensor, weights_N: Tensor) -> tuple[Tensor, Tensor]:

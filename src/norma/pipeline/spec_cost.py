@@ -1,7 +1,7 @@
 """What a changed spec makes stale in one run: counted in the run's own stores, never guessed.
 
 diff(A, B), run folder ─┬─ */labels.sqlite                      marks and corrections, by rule and meaning hash
-                        ├─ */pairs.jsonl, norm_rows.jsonl       training rows, through the marks that they were made from
+                        ├─ */pairs*.jsonl, norm_rows.jsonl      training rows, through the marks that they were made from
                         ├─ prompting stages, made again by seed  conversations whose prompt shows the rule
                         ├─ */verdicts.jsonl                     scores, by rule, checker and item
                         ├─ evaluate methods with rules          rendered prompts of the report
@@ -83,7 +83,7 @@ class Stores:
 
     @cached_property
     def pairs(self) -> dict[str, list[dict[str, Any]]]:
-        return self._lines("*/pairs.jsonl")
+        return self._lines("*/pairs*.jsonl")
 
     @cached_property
     def verdicts(self) -> dict[str, list[dict[str, Any]]]:

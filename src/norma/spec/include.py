@@ -4,7 +4,8 @@
     style.yaml    rules: [...]   ────────────────────┼──→ rules of style, of safety, then its own; errors name the right file and line
     safety.yaml   include: [...]  rules: [...]  ─────┘
 
-Paths are relative to the file that names them. A file stands once in a spec; files that name each other are an error.
+Paths are relative to the file that names them. A file stands once in a spec; files that name each other are an error. A spec that
+comes with Norma is included by its name (`include: [polite-support]`): its rules are taken, and the main file says how they compose.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import yaml
 
 from norma.base.errors import NormaError
 from norma.base.strict_yaml import Document, load_yaml, validate
+from norma.spec import shipped
 from norma.spec.schema import Fragment
 
 Place = tuple[str | int, ...]
@@ -55,6 +57,12 @@ def quoted(text: str) -> set[Place]:
     return found
 
 
+def shipped_spec(name: str, here: Path | None) -> Path | None:
+    """The file of the shipped spec called ``name``, unless a file of that name stands beside ``here``."""
+    beside = here is not None and (here.parent / name).is_file()
+    return None if beside or name not in shipped.names() else shipped.path(name).resolve()
+
+
 def join(main: Document, main_quoted: set[Place], path: Path | None) -> tuple[Joined, set[Place]]:
     """``main`` with the rules of the files it includes, and the quoted places of all. ``path``: where ``main`` was read, None: nowhere."""
     joined, marks = Joined(main), {place for place in main_quoted if place[:1] != ("rules",)}
@@ -74,9 +82,12 @@ def join(main: Document, main_quoted: set[Place], path: Path | None) -> tuple[Jo
         names = document.data.get("include")
         for j, name in enumerate(names if isinstance(names, list) else ()):
             where = document.where(("include", j))
-            if here is None:
+            if own := shipped_spec(str(name), here):
+                target = own
+            elif here is None:
                 raise NormaError("'include' needs a spec that was read from a file", where=where, mend="Load the spec by its path")
-            target = (here.parent / str(name)).resolve()
+            else:
+                target = (here.parent / str(name)).resolve()
             if target in chain:
                 circle = " -> ".join(p.name for p in (*chain[chain.index(target) :], target))
                 raise NormaError(f"'include' goes round in a circle: {circle}", where=where, mend="Remove one of these")
@@ -88,6 +99,8 @@ def join(main: Document, main_quoted: set[Place], path: Path | None) -> tuple[Jo
             part = load_yaml(target)
             if not isinstance(part.data, dict):
                 raise NormaError("an included file is a mapping of keys", where=part.where(), mend="Start with 'rules:'")
+            if own:
+                part = Document({"rules": part.data["rules"]}, part.places, part.name)
             for key in ("spec", "levels", "compose"):
                 if key in part.data:
                     raise NormaError(f"'{key}' belongs into the main file", where=part.where((key,)), mend=f"Move it to {main.name}")

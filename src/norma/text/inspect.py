@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from norma.base.errors import NormaError
+from norma.text.chat import Trained, runs, training_row, turns
 from norma.text.formats import LANGUAGES, Record, suffix
 from norma.text.languages import language_of
 from norma.text.quarantine import Quarantine
 from norma.text.readers import HUB, files_of, read, read_file
 from norma.text.scan import scan_file
-from norma.text.shapes import TITLES, Completion, Conversation, Layout, Preference, Row, Text, Turns, majority, shaped
+from norma.text.shapes import TITLES, Completion, Conversation, Layout, Message, Preference, Row, Text, Turns, majority, shaped
+from norma.text.tokenizer import Tokenizer
 
 Segment = tuple[str, bool]
 SAMPLES = 3
@@ -77,15 +79,19 @@ class Description:
     samples: list[Sample] = field(default_factory=list)
 
 
-def describe(path: str | Path, tokenizer: Encoder | None = None) -> Description:
+def describe(path: str | Path, tokenizer: Encoder | None = None, trained: Trained = "answers") -> Description:
     """Read all of ``path`` (a file, a folder, or ``hub:NAME``) and say what it is.
+
+    Args:
+        tokenizer: counts tokens; a :class:`Tokenizer` also renders the samples by its chat template, as they are trained.
+        trained: which of the assistant's turns would be.
 
     Raises NormaError when it is missing or holds no usable row. A table that is no training text is described, with a warning.
     """
     hub = isinstance(path, str) and path.startswith(HUB)
     files = [] if hub else files_of(Path(path).expanduser())
     quarantine = Quarantine()
-    tally = _Tally()
+    tally = _Tally(trained)
     records: Iterator[Record] = read(path, quarantine) if hub else (r for p, name in files for r in read_file(p, name, quarantine))
     for records_of_file in _by_file(records):
         head = [record for _, record in zip(range(HEAD), records_of_file, strict=False)]
@@ -126,7 +132,8 @@ def describe(path: str | Path, tokenizer: Encoder | None = None) -> Description:
 
 
 class _Tally:
-    def __init__(self) -> None:
+    def __init__(self, trained: Trained) -> None:
+        self.trained = trained
         self.rows = self.characters = self.tables = self.headless = 0
         self.columns: list[str] = []
         self.shapes: Counter[str] = Counter()
@@ -156,7 +163,7 @@ class _Tally:
             self.samples.append(Sample(f"{record.file}:{record.line}", [(shown, False)], NOT_TEXT))
 
     def row(self, record: Record, row: Row, layout: Layout, tokenizer: Encoder | None) -> None:
-        segments, note = as_trained(row)
+        segments, note = as_trained(row, self.trained)
         pairs = isinstance(row, Preference) and layout != "preference"
         marks = isinstance(row, Completion) and row.label is not None and layout != "kto"
         more = ", preference pairs" if pairs else ", marked good or bad" if marks else ""
@@ -166,29 +173,39 @@ class _Tally:
         self.headless += "column1" in record.fields
         if len(self.samples) < SAMPLES:
             sample = Sample(f"{record.file}:{record.line}", segments, note)
-            if tokenizer is not None:
+            if isinstance(tokenizer, Tokenizer) and (messages := conversation(row)):
+                which = self.trained if isinstance(row, Conversation) else "answers"
+                ids, learnt = training_row(tokenizer, messages, which)
+                sample.segments, sample.tokens, sample.trained_tokens = runs(tokenizer, ids, learnt), len(ids), sum(learnt)
+            elif tokenizer is not None:
                 counts = [(len(tokenizer.encode(text)), trained) for text, trained in segments]
                 sample.tokens, sample.trained_tokens = sum(n for n, _ in counts), sum(n for n, trained in counts if trained)
             self.samples.append(sample)
 
 
-def as_trained(row: Row) -> tuple[list[Segment], str]:
+def as_trained(row: Row, trained: Trained = "answers") -> tuple[list[Segment], str]:
     """A row as segments ``(text, trained)`` and a note on what else is done with it."""
     if isinstance(row, Text):
         return [(row.text, True)], ""
+    note = ""
+    if isinstance(row, Completion) and row.label is not None:
+        note = f"marked {'good' if row.label else 'bad'}"
+    if isinstance(row, Preference):
+        note = "preferred to: " + "\n".join(m["content"] for m in row.rejected)
+    messages = conversation(row)
+    learnt = turns(messages, trained if isinstance(row, Conversation) else "answers")
+    numbered = enumerate(messages)
+    return [segment for i, m in numbered for segment in ((f"{m['role']}: ", False), (m["content"] + "\n", i in learnt))], note
+
+
+def conversation(row: Row) -> Turns:
+    """The messages that a row is trained on; none of a text."""
+    if isinstance(row, Text):
+        return ()
     if isinstance(row, Conversation):
-        return _segments(row.messages, {"assistant"}), ""
-    if isinstance(row, Completion):
-        if row.label is None:
-            return [*_segments(row.prompt, set()), *_segments(row.completion, {"assistant"})], ""
-        return [*_segments(row.prompt, set()), *_segments(row.completion, {"assistant"})], f"marked {'good' if row.label else 'bad'}"
-    assert isinstance(row, Preference)
-    rejected = "\n".join(m["content"] for m in row.rejected)
-    return [*_segments(row.prompt, set()), *_segments(row.chosen, {"assistant"})], f"preferred to: {rejected}"
-
-
-def _segments(messages: Turns, trained: set[str]) -> list[Segment]:
-    return [segment for m in messages for segment in ((f"{m['role']}: ", False), (m["content"] + "\n", m["role"] in trained))]
+        return row.messages
+    prompt = tuple(Message(role=m["role"], content=m["content"], train=False) for m in row.prompt)
+    return (*prompt, *(row.chosen if isinstance(row, Preference) else row.completion))
 
 
 def _by_file(records: Iterator[Record]) -> Iterator[Iterator[Record]]:

@@ -5,7 +5,7 @@
 
 | layout | columns |
 |---|---|
-| messages | messages: [{role, content}] |
+| messages | messages: [{role, content}]; a message with train: false (or weight: 0) is read, not learnt |
 | sharegpt | conversations: [{from, value}] |
 | alpaca | instruction, input, output; also history; an output of two answers is a preference |
 | prompt_completion, kto | prompt, completion; with label: true or false |
@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from norma.text.formats import Record
 from norma.text.quarantine import Quarantine
@@ -33,6 +33,7 @@ class Message(TypedDict):
 
     role: str
     content: str
+    train: NotRequired[bool]  # False: read, but not learnt
 
 
 Turns = tuple[Message, ...]
@@ -130,7 +131,10 @@ def turns(value: object) -> Turns:
     for message in value:
         if not isinstance(message, dict):
             raise Misfit("a message is not an object")
-        made.append(turn(message.get("role", message.get("from")), message.get("content", message.get("value"))))
+        said = turn(message.get("role", message.get("from")), message.get("content", message.get("value")))
+        if message.get("train") is False or message.get("weight") == 0:  # the second as OpenAI's fine-tuning files have it
+            said["train"] = False
+        made.append(said)
     return tuple(made)
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from norma.base.errors import NormaError
-from norma.base.platform import memory
+from norma.base.platform import memory, working_device
 from norma.nn import ModelConfig, Transformer
 from norma.text.packing import IGNORE
 from norma.train.dial import Dialled, Make, dial, dial_budget, parse_size, parse_time
 from norma.train.examples import Examples, examples_flops, examples_loss
-from norma.train.peak import matmul_peak
+from norma.train.peak import finished, matmul_peak
 
-ROWS = 16  # more at one time are no faster on a CPU, and take more memory
+ROWS = 16  # more at one time are no faster on a CPU, and take more memory; a GPU takes what it has room for
 OPTIMISER = 7 / 6  # a step's time over that of its forward and backward passes
 WORKING = 1.5  # peak over what autograd keeps: gradients of the block at hand, working copies
 SHARE = 0.5  # of free memory that a micro-batch may take
@@ -46,18 +46,20 @@ def examples_of(config: ModelConfig, rows: int, length: int) -> Examples:
 
 def flop_rate(config: ModelConfig, length: int, rows: int, dtype: torch.dtype) -> float:
     """Floating-point operations a second of whole training steps: the best of three, for what else runs only ever adds time."""
-    model = Transformer(config).initialise(torch.Generator().manual_seed(0)).train()
+    device = working_device()
+    model = Transformer(config).initialise(torch.Generator().manual_seed(0)).to(device).train()
     examples, seconds = examples_of(config, rows, length), []
     for _ in range(4):
         began = time.perf_counter()
         examples_loss(model, examples, dtype).minimised.backward()  # type: ignore[no-untyped-call]
+        finished(device)
         seconds.append(time.perf_counter() - began)
     return examples_flops(config, examples) / (min(seconds[1:]) * OPTIMISER)
 
 
 def row_bytes(config: ModelConfig, length: int, dtype: torch.dtype) -> int:
     """Bytes that autograd keeps for one row between forward and backward: those of two rows less those of one."""
-    model = Transformer(config).train()
+    model = Transformer(config).to(working_device()).train()
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def kept(rows: int) -> int:
@@ -78,8 +80,9 @@ def row_bytes(config: ModelConfig, length: int, dtype: torch.dtype) -> int:
 
 
 def micro_batch(config: ModelConfig, length: int, batch: int, dtype: torch.dtype, room: int | None = None) -> int:
-    """Rows that are in memory at one time: up to ``ROWS``, halved until they fit into half of what is free (``room`` bytes)."""
-    rows, free = min(ROWS, batch), memory()[1] if room is None else room
+    """Rows that are in memory at one time: up to ``ROWS`` on a CPU, halved until they fit into half of what is free (``room`` bytes)."""
+    device = working_device()
+    rows, free = min(ROWS, batch) if device == "cpu" else batch, free_memory(device) if room is None else room
     if free is None or rows == 1:
         return rows
     each = row_bytes(config, length, dtype) * WORKING
@@ -113,12 +116,17 @@ def turn(
         found = dial(make, parse_size(size), sequence=sequence, corpus_tokens=corpus_tokens)
         return found, found.flops / rate_of(found)
     seconds = parse_time(budget or "")
-    rate = 0.5 * matmul_peak(dtype)
+    rate = 0.5 * matmul_peak(dtype, working_device())
     for _ in range(2):
         found = dial_budget(make, seconds * rate, sequence=sequence, corpus_tokens=corpus_tokens)
         rate = rate_of(found)
     found = dial_budget(make, seconds * rate, sequence=sequence, corpus_tokens=corpus_tokens)
     return found, found.flops / rate
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that are free where models compute; None where unknown."""
+    return memory()[1] if device == "cpu" else int(torch.cuda.mem_get_info(device)[0])
 
 
 class MicroBatch:

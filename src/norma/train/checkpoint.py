@@ -319,10 +319,13 @@ def _fill(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters, tied ones once, and buffers that are saved (an expert's balance moves while training)."""
+    """Parameters that are trained, tied ones once, and buffers that are saved (an expert's balance moves while training).
+
+    What is frozen (the base under LoRA) is as it was when the stage began, and is not written again.
+    """
     saved = model.state_dict().keys()
     buffers = {n: b for n, b in model.named_buffers() if n in saved}
-    return {**{n: p.detach() for n, p in model.named_parameters()}, **buffers}
+    return {**{n: p.detach() for n, p in model.named_parameters() if p.requires_grad}, **buffers}
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ An objective differs from another in what stands in ``ids`` and ``targets`` and 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,10 +118,15 @@ class Loss(NamedTuple):
     text_bytes: int
 
 
+def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """An array where the model is. On the CPU both share their memory."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
 def within(documents_BT: Tensor) -> Tensor:
     """(B, T) the position of each token in its document."""
     T = documents_BT.shape[1]
-    places = torch.arange(T).expand_as(documents_BT)
+    places = torch.arange(T, device=documents_BT.device).expand_as(documents_BT)
     first = torch.ones_like(documents_BT, dtype=torch.bool)
     first[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
     return places - torch.where(first, places, 0).cummax(dim=1).values
@@ -143,7 +149,7 @@ def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype, sc
     pairs = None
     if examples.labels is not None:
         scores = model.next_sentence_scores(hidden).float()
-        pairs = F.cross_entropy(scores, torch.from_numpy(examples.labels), reduction="sum")
+        pairs = F.cross_entropy(scores, on_device(examples.labels, model.device), reduction="sum")
     experts, router = model.config.experts, None
     if experts is not None and model.training:
         auxiliary, z = row_losses(model)
@@ -151,7 +157,7 @@ def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype, sc
     if scoring.byte_lengths is None or not examples.causal or examples.source is not None:
         return Loss(minimised, float(nats.sum()), pairs, router, 0.0, 0)
     lengths = scoring.byte_lengths[examples.targets[examples.targets != IGNORE]]
-    return Loss(minimised, float(nats.sum()), pairs, router, float(nats[torch.from_numpy(lengths > 0)].sum()), int(lengths.sum()))
+    return Loss(minimised, float(nats.sum()), pairs, router, float((nats * on_device(lengths > 0, nats.device)).sum()), int(lengths.sum()))
 
 
 def target_nats(model: Transformer, examples: Examples, dtype: torch.dtype) -> Tensor:
@@ -162,21 +168,23 @@ def target_nats(model: Transformer, examples: Examples, dtype: torch.dtype) -> T
 
 def _read(model: Transformer, examples: Examples, dtype: torch.dtype, scoring: Scoring) -> tuple[Tensor, Tensor, Tensor]:
     """(what is minimised, the nats of each target, hidden states)."""
-    ids, positions = torch.from_numpy(examples.ids), torch.from_numpy(examples.positions)
-    segments = None if examples.segments is None else torch.from_numpy(examples.segments)
-    mask = Mask(causal=examples.causal, documents=torch.from_numpy(examples.documents))
+    place = partial(on_device, device=model.device)
+    ids, positions = place(examples.ids), place(examples.positions)
+    segments = None if examples.segments is None else place(examples.segments)
+    mask = Mask(causal=examples.causal, documents=place(examples.documents))
     memory = None
     if examples.source is not None and examples.source_documents is not None:
-        documents = torch.from_numpy(examples.source_documents)
-        memory = model.encode(torch.from_numpy(examples.source), Mask(documents=documents), within(documents), dtype=dtype)
+        documents = place(examples.source_documents)
+        memory = model.encode(place(examples.source), Mask(documents=documents), within(documents), dtype=dtype)
     hidden = model.hidden(ids, mask, positions, dtype=dtype, segments_BT=segments, memory=memory)
-    targets = torch.from_numpy(examples.targets).flatten()
-    places = (targets != IGNORE).nonzero().squeeze(1)
+    targets = examples.targets.ravel()
+    found = np.flatnonzero(targets != IGNORE)  # here and not on a GPU, which would have to wait to say how many there are
+    places, targets_N = place(found), place(targets[found])
     # Only what is predicted goes through the head: of masked language modelling that is a seventh of the tokens.
     features = model.features(hidden.flatten(0, 1)[places])
     how: dict[str, Any] = {"bias": model.head_bias, "softcap": model.config.logit_softcap}
     how |= {"z_loss": scoring.z_loss, "smoothing": scoring.smoothing}
     if examples.weights is not None:
-        how["weights_N"] = torch.from_numpy(examples.weights).flatten()[places]
-    minimised, nats = cross_entropy(features, model.head_weight(), targets[places], **how)
+        how["weights_N"] = place(examples.weights.ravel()[found])
+    minimised, nats = cross_entropy(features, model.head_weight(), targets_N, **how)
     return minimised, nats, hidden

@@ -31,7 +31,7 @@ from norma.train.calibrate import out_of_memory
 from norma.train.checkpoint import Checkpoints
 from norma.train.guard import Guard
 from norma.train.metrics import RunLog
-from norma.train.optimiser import make_optimisers, schedule_factor, set_learning_rate
+from norma.train.optimiser import group_rows, make_optimisers, schedule_factor, set_learning_rate
 from norma.train.options import TrainOptions
 from norma.train.sinks import open_sinks
 from norma.train.spread import agree, whole
@@ -92,8 +92,7 @@ def train(
     guard = Guard(options)
     saved = Checkpoints(folder, options, model, optimisers, average, guard, state, progress.say, ranks)
     step = saved.restore()
-    if step:
-        progress.say(f"going on at step {step} of {steps}")
+    progress.say(f"going on at step {step} of {steps}" if step else "; ".join(map(str, group_rows(optimisers))))
     config = {**options.model_dump(exclude={"sinks"}), "steps": steps}
     sinks = open_sinks(options.sinks if ranks.first else [], folder, step, name=name or folder.name, config=config)
     peak_flops = peak_flops and peak_flops * ranks.count

@@ -53,6 +53,10 @@ class GroupRow:
     learning_rate: float  # at its peak
     weight_decay: float
 
+    def __str__(self) -> str:
+        moved = f"{self.rule} {self.learning_rate:g}" + (f", decay {self.weight_decay:g}" if self.weight_decay else "")
+        return f"{self.group} ({self.tensors} tensors, {self.parameters / 1e6:.2f} M): {moved}"
+
 
 def group_rows(optimisers: list[torch.optim.Optimizer]) -> list[GroupRow]:
     """Which weights are moved how, a row for each group that has any."""

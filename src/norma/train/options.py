@@ -33,6 +33,9 @@ class TrainOptions(BaseModel):
     tensor_parallel: int | None = Field(
         None, ge=2, description="Ranks that divide each layer between them (with torchrun, pretrain and sft); FSDP2 divides the rest."
     )
+    compile: bool | None = Field(
+        None, description="torch.compile of the blocks; left out, measured where training takes ten minutes or more, and done if it pays."
+    )
     recompute: bool = Field(False, description="Activation checkpointing: keep only the inputs of blocks, at the price of a third pass.")
 
     # Off by default: losses of small batches, pairs and rollouts jump by themselves. What is not finite is always noticed.

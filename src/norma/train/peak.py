@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices at best: what a training step's speed is a share of."""
+"""How fast this machine multiplies matrices at best, and reads memory: what a training step's speed is a share of."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import time
 from functools import cache
 
 import torch
+
+
+def finished(device: str | torch.device) -> None:
+    """Wait until a GPU has done what it was given: only then does a clock tell the time that it took."""
+    if str(device).startswith("cuda"):
+        torch.cuda.synchronize(device)
 
 
 @cache
@@ -20,7 +26,18 @@ def matmul_peak(dtype: torch.dtype, device: str = "cpu", size: int | None = None
     for _ in range(11):
         began = time.perf_counter()
         torch.mm(a, a)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
+        finished(device)
         seconds.append(time.perf_counter() - began)
     return 2.0 * side**3 / min(seconds[1:])  # the first makes the kernel
+
+
+@cache
+def read_bandwidth(megabytes: int = 256) -> float:
+    """Bytes a second that are read from this machine's memory: the best of five sums over more than any cache holds."""
+    numbers = torch.ones(megabytes * 2**20 // 4)
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        numbers.sum()
+        times.append(time.perf_counter() - began)
+    return numbers.numel() * 4 / min(times[1:])

@@ -2,7 +2,7 @@
 
     response rows, verdict rows ─→ rates, comparisons, hack gaps, quality, drift, examples ┐
     rows of trials (rules on and off, attacks, groups) ─→ steering, attacks, gaps ─────────┤
-    extras (bits per byte, KL, curves, retention, run, lineage) ─→ checked and passed on ──┼─→ `build_report` ─→ dict ─→ report.json
+    extras (bits per byte, KL, training, retention, run, lineage) ─→ checked and passed on ──┼─→ `build_report` ─→ dict ─→ report.json
     spec ─→ rule cards (statements, targets, hashes) ──────────────────────────────────────┘                      └─→ report.html
 
 The dict obeys `report.schema.json`: finite numbers or null, arrays instead of rule ids as keys. Same input, same bytes: no clock.
@@ -72,7 +72,7 @@ class Extras(TypedDict, total=False):
     benign: dict[str, str]  # harmless prompt -> the prompt it looks like (clusters of the elicitation prompts)
     bits_per_byte_before: float  # of the untrained model
     kl: dict[str, float]  # method -> KL to the model it started from, nats a token
-    curves: list[dict[str, Any]]  # {"method", "points": [{"step", "reward", "kl", "rules": {rule: rate}}]}
+    training: list[dict[str, Any]]  # how each stage was trained: records of norma.pipeline.training, with "method" where one is evaluated
     retention: list[dict[str, Any]]  # {"before", "after", "replay": share of norm rows, 0 for none}
     frequent_reference: str  # the most frequent reference among TRAINING rows
     openings: list[str]  # patterns of polite openings for the second chrF figure
@@ -216,7 +216,7 @@ def build_report(
         ),
         "drift": drift.drift(questions, methods, baseline, **common),
         "bits_per_byte_before": extras.get("bits_per_byte_before"),
-        "curves": [dict(curve) for curve in extras.get("curves", [])],
+        "training": [dict(record) for record in extras.get("training", [])],
         "retention": _retention(judgements, extras.get("retention", []), rules, targets, margin, seed, confidence),
         "examples": choose_examples(responses, verdict_rows, judged, rules, baseline, count=examples, seed=seed),
         "items": pack_items(questions, verdict_rows, judged, rules, seed=seed),

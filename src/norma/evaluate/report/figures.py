@@ -48,6 +48,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
 
 
+def figure(value: float | None) -> str:
+    """Three significant digits, without an exponent where the number is of everyday size: 0.108, 42.7, 1,230, 2.1e−5."""
+    if value is None:
+        return "–"
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", MINUS)
+
+
 def signed(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"

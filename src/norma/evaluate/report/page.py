@@ -1,7 +1,7 @@
 """report.json ─→ report.html: one file, no network, both languages inside, readable without JavaScript (English then).
 
     report dict ─→ headline and findings (sentences with numbers, here) ─┐
-    page.html.jinja + style.css + script.js (beside this file) ──────────┴─→ HTML text
+    page.html.jinja + style.css + view.js + script.js (beside) ──────────┴─→ HTML text
 
 Everything from data is escaped by autoescape. A content security policy lets only the page's own script (by its hash) run.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from norma.evaluate.junit import outcome
-from norma.evaluate.report import figures
+from norma.evaluate.report import figures, training
 from norma.evaluate.report.wording import GLOSSARY, LIMITS, family_name, kind_name
 
 FOLDER = Path(__file__).parent
@@ -172,45 +172,6 @@ def statement(card: Mapping[str, Any]) -> Markup:
     return two(english, next((v for k, v in texts.items() if k.split("-")[0] == "zh"), english))
 
 
-def curve_panels(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per training run: reward and KL over steps, and a small panel for every rule; each with its axes."""
-    panels = []
-    for curve in report["curves"]:
-        points = [p for p in curve.get("points", []) if p.get("step") is not None]
-        if len(points) < 2:
-            continue
-        steps = [float(p["step"]) for p in points]
-        x_axis = [min(steps), max(steps)]
-        lines = []
-        for key, en, zh in (("reward", "Mean reward", "平均奖励"), ("kl", "KL to the start (nats a token)", "与起点的 KL（奈特/词元）")):
-            ys = [p.get(key) for p in points]
-            known = [y for y in ys if y is not None]
-            if known:
-                y_axis = figures.axis(known)
-                lines.append(
-                    {
-                        "en": en,
-                        "zh": zh,
-                        "path": figures.polyline(steps, ys, x_axis, y_axis),
-                        "axis": y_axis,
-                        "last": known[-1],
-                        "share": False,
-                    }
-                )
-        rules = list(dict.fromkeys(r for p in points for r in (p.get("rules") or {})))
-        small = [
-            {
-                "rule": r,
-                "path": figures.polyline(steps, ys, x_axis, [0.0, 1.0]),
-                "last": next((y for y in reversed(ys) if y is not None), None),
-            }
-            for r in rules
-            for ys in [[(p.get("rules") or {}).get(r) for p in points]]
-        ]
-        panels.append({"method": curve.get("method", ""), "lines": lines, "rules": small, "x": x_axis})
-    return panels
-
-
 def _data_block(value: Any) -> Markup:
     """JSON that can stand inside a script element: no character of it can end the element or begin a comment."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -230,6 +191,7 @@ def _environment() -> Environment:
         points=figures.points,
         p_value=figures.p_value,
         number=figures.number,
+        figure=figures.figure,
         signed=figures.signed,
         place=figures.place,
         axis=figures.axis,
@@ -237,28 +199,41 @@ def _environment() -> Environment:
     return environment
 
 
+def _dressed(*scripts: str) -> dict[str, Any]:
+    """What every page carries: the style, and its scripts as one, the only one that may run."""
+    script = "".join((FOLDER / name).read_text(encoding="utf-8") for name in scripts)
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = (FOLDER / "style.css").read_text(encoding="utf-8")
+    return {"style": Markup(style), "script": Markup(script), "script_hash": allowed}
+
+
+def render_training(records: Sequence[Mapping[str, Any]], title: str) -> str:
+    """A page of its own for how stages were trained, of a run that was not evaluated, or not yet."""
+    made = training.panels(records)
+    colours = {panel["stage"]: f"var(--m{i % COLOURS + 1})" for i, panel in enumerate(made)}
+    return _environment().get_template("training_page.html.jinja").render(panels=made, colours=colours, title=title, **_dressed("view.js"))
+
+
 def render_html(report: Mapping[str, Any]) -> str:
     """The whole page as text."""
     names = {m["method"]: m["label"] for m in report["methods"]}
-    for name in {row["method"] for q in report["quality"] for row in q["methods"]} | {c.get("method", "") for c in report["curves"]}:
+    for name in {row["method"] for q in report["quality"] for row in q["methods"]}:
         names.setdefault(name, {"en": name, "zh": name})
     baseline = report["settings"]["baseline"]
     others = [m for m in names if m != baseline]
     colours = {baseline: "var(--m0)"} | {m: f"var(--m{i % COLOURS + 1})" for i, m in enumerate(others)}
-    script = (FOLDER / "script.js").read_text(encoding="utf-8")
-    style = (FOLDER / "style.css").read_text(encoding="utf-8")
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    stages = {record["stage"]: colours.get(record.get("method", ""), "var(--m1)") for record in report["training"]}
     return (
         _environment()
         .get_template("page.html.jinja")
         .render(
             report=report,
             names=names,
-            colours=colours,
+            colours=colours | stages,
             headline=headline(report, names),
             shown_first=shown_first(report),
             findings=findings(report, names),
-            panels=curve_panels(report),
+            panels=training.panels(report["training"]),
             cards={c["rule"]: c for c in report["spec"]["rules"]},
             glossary=GLOSSARY,
             limits=[*LIMITS, *((row.get("en", ""), row.get("zh", row.get("en", ""))) for row in report["limits"])],
@@ -268,8 +243,6 @@ def render_html(report: Mapping[str, Any]) -> str:
                 {**report["items"], "names": names, "statements": {c["rule"]: c["statement"] for c in report["spec"]["rules"]}}
             ),
             run=[(k, v if isinstance(v, (str, int, float)) else json.dumps(v, ensure_ascii=False)) for k, v in report["run"].items()],
-            style=Markup(style),
-            script=Markup(script),
-            script_hash=allowed,
+            **_dressed("view.js", "script.js"),
         )
     )

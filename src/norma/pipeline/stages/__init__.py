@@ -13,18 +13,29 @@ from norma.pipeline.stage import Stage
 
 KINDS: dict[str, str] = {
     "corpus": "norma.pipeline.stages.corpus:Corpus",
+    "problems": "norma.pipeline.stages.problems:Problems",
     "clean": "norma.pipeline.stages.clean:Clean",
     "stream": "norma.pipeline.stages.stream:Stream",
     "tokenizer": "norma.pipeline.stages.tokenizer:Tokenizer",
     "tokens": "norma.pipeline.stages.tokens:Tokens",
     "rate": "norma.pipeline.stages.rate:Rate",
+    "open": "norma.pipeline.stages.open:Open",
     "pretrain": "norma.pipeline.stages.pretrain:Pretrain",
     "sft": "norma.pipeline.stages.sft:Sft",
     "prompting": "norma.pipeline.stages.prompting:Prompting",
+    "pairs": "norma.pipeline.stages.pairs:Pairs",
+    "preference": "norma.pipeline.stages.preference:Preference",
+    "distil": "norma.pipeline.stages.distil:Distil",
+    "constitution": "norma.pipeline.stages.constitution:ConstitutionStage",
+    "best-of": "norma.pipeline.stages.best_of:BestOfStage",
     "correction": "norma.pipeline.stages.correction:Correction",
+    "reward-model": "norma.pipeline.stages.reward_model:RewardModelStage",
     "reward": "norma.pipeline.stages.reward:Reward",
     "score": "norma.pipeline.stages.score:Score",
     "evaluate": "norma.pipeline.stages.evaluate:Evaluate",
+    "openings": "norma.pipeline.stages.openings:Openings",
+    "sampled": "norma.pipeline.stages.sampled:Sampled",
+    "frontier": "norma.pipeline.stages.frontier:Frontier",
 }
 
 _ADDED: dict[str, tuple[Stage[Any], str]] = {}  # kind -> stage, digest of the file it is written in

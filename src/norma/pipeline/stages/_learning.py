@@ -1,9 +1,8 @@
-"""What all stages that train share: the machine's set-up (frozen in the plan), rows of data, the length of training, a coloured row."""
+"""What all stages that train share: the machine's set-up (frozen in the plan), models and their LoRA, rows, length, a coloured row."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -35,8 +34,10 @@ class Source(BaseModel):
 
     rows: InputRef = Field(description="A .jsonl file of a stage, such as corpus/qa.train.jsonl: text rows or conversations.")
     weight: float = Field(1.0, gt=0, description="How often its rows come in one epoch: 0.5 half of them, 2 each twice.")
-    trained: Literal["answers", "everything"] = Field(
-        "answers", description="In conversations: train the assistant's words, or every token."
+    trained: Literal["answers", "last", "everything"] | list[int] = Field(
+        "answers",
+        description="In conversations: the assistant's words (answers), those of its last turn, of some turns ([0, -1]: the first and"
+        " the last), or every token. A message with train: false is never trained.",
     )
 
 
@@ -55,23 +56,50 @@ class LengthOptions(StageOptions):
     )
 
 
+class LoraChoice(BaseModel):
+    """Low-rank adaptation: the model stays as it is, small matrices beside its linear layers learn (2106.09685)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rank: int = Field(16, ge=1, description="Columns of the small matrices; a layer learns rank x (in + out) numbers.")
+    alpha: float = Field(32.0, gt=0, description="Strength: the update is multiplied by alpha / rank.")
+    targets: list[str] | Literal["all"] = Field(
+        "all", description="Which linear layers: all of the blocks, or names and ends of names such as [query, value]."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Of what the small matrices read, while training.")
+    base: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Type in which the frozen matrices are kept: bfloat16 halves the memory and rounds them once."
+    )
+
+
+class AdaptOptions(BaseModel):
+    """For stages that can train an adapter instead of all weights."""
+
+    lora: LoraChoice | None = Field(
+        None, description="Train LoRA beside frozen weights; the artefact holds the merged model, and the adapter in adapter/."
+    )
+
+
 def prepare(ctx: Context[Any]) -> torch.dtype:
     """Set threads, kernels and determinism as the plan froze them; returns the type of activations (bf16 where the CPU has it)."""
     import torch
 
-    from norma.base.platform import cores, working_dtype
+    from norma.base.platform import cores, working_device, working_dtype
     from norma.nn import kernels
 
     together = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if ctx.ranks.count > 1 else 1  # ranks on this machine
     torch.set_num_threads(ctx.plan.choose("threads", lambda: max(1, cores() // together)))
     # Scattered additions are the one thing on a CPU whose order could change from run to run.
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())  # a GPU has no such form of some
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     fused = ctx.plan.choose("kernels", lambda: kernels.state() is None)
     kernels.leave_out(not fused)
     if fused and kernels.state() is not None:
         ctx.progress.say(f"this stage began with Norma's own kernels, and here are none ({kernels.state()}): its last bits will differ")
-    name = ctx.plan.choose("activations", lambda: str(working_dtype()).removeprefix("torch."))
+    device = ctx.plan.choose("device", working_device)
+    if device != working_device():
+        ctx.progress.say(f"this stage began on {device} and goes on on {working_device()}: its last bits will differ")
+    name = ctx.plan.choose("activations", lambda: str(working_dtype(device)).removeprefix("torch."))
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
@@ -84,20 +112,61 @@ def scoring(training: TrainOptions, tokenizer: Tokenizer) -> Scoring:
 
 
 def open_model(ctx: Context[Any], reference: str) -> LanguageModel:
-    """The model of another stage."""
-    from norma.generate import load
+    """The model of another stage. Where this stage trains an adapter, the matrices are in the type that ``lora.base`` says."""
+    import torch
+
+    from norma.base.platform import working_device
+    from norma.generate import LocalEngine
+    from norma.lm import LanguageModel
 
     path = ctx.path(reference)
     if not (path / "config.json").is_file():
         raise NormaError(f"stage '{reference}' holds no model", where=path, mend="Let 'from:' name a stage that trains one")
-    return load(path)
+    lora: LoraChoice | None = getattr(ctx.options, "lora", None)
+    model = LanguageModel.load(path, matrices=torch.float32 if lora is None else getattr(torch, lora.base))
+    model.transformer.to(working_device())
+    model.engine = LocalEngine()
+    return model
+
+
+def adapted(ctx: Context[Any], model: LanguageModel, also: Sequence[str] = ()) -> LanguageModel:
+    """``model`` with LoRA where the stage's ``lora:`` asks for it; the base is frozen. A pure function of the recipe's seed.
+
+    ``also`` names modules that are trained whole, such as a new head.
+    """
+    import torch
+
+    from norma.nn.lora import LoraOptions, add_lora, lora_parameters, narrow
+
+    lora: LoraChoice | None = ctx.options.lora
+    if lora is None:
+        return model
+    if ctx.ranks.count > 1:
+        raise NormaError(f"stage '{ctx.name}': LoRA trains on one rank", mend="Run without torchrun, or take 'lora' out of the recipe")
+    targets = lora.targets if lora.targets == "all" else tuple(lora.targets)
+    options = LoraOptions(rank=lora.rank, alpha=lora.alpha, targets=targets, dropout=lora.dropout)
+    network = model.transformer
+    names = add_lora(network, options, torch.Generator().manual_seed(ctx.seed), also)
+    narrow(network, getattr(torch, lora.base))
+    learning = sum(p.numel() for p in lora_parameters(network))
+    ctx.progress.say(
+        f"LoRA of rank {lora.rank} on {len(names)} layers: {learning:,} numbers learn beside {model.config.parameters():,} frozen ones"
+    )
+    return model
 
 
 def save_model(ctx: Context[Any], model: LanguageModel, **facts: Any) -> None:
-    """Write the model folder into the artefact and drop the checkpoints."""
+    """Write the model folder into the artefact and drop the checkpoints. LoRA is folded in, and stands in ``adapter/`` by itself."""
+    from norma.lm.adapter import save_adapter
+    from norma.nn.lora import lora_layers, lora_parameters
     from norma.train import checkpoint
 
     model.lineage = {"stage": ctx.name, "recipe_seed": ctx.seed, **facts}
+    layers = lora_layers(model.transformer)
+    learning = {id(p) for p in lora_parameters(model.transformer)}
+    if layers and all(id(p) in learning for p in model.transformer.parameters() if p.requires_grad):
+        # PEFT's format holds LoRA alone: with a new head beside it the merged model is all there is.
+        save_adapter(model, ctx.folder / "adapter", base=f"../../{ctx.options.from_.partition('/')[0]}")
     model.save(ctx.folder)
     checkpoint.remove(ctx.folder, ctx.options.train)
 
@@ -128,8 +197,8 @@ def _tokenise(tokenizer: Tokenizer, path: Path, source: Source, limit: int) -> R
         tail = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
         encoded = (head + ids + tail for ids in tokenizer.encode_batch([r["text"] for r in rows]))
         return Rows.build(((ids, [True] * len(ids)) for ids in encoded), limit)
-    if source.trained == "answers":
-        return conversation_rows(tokenizer, (r["messages"] for r in rows), limit)
+    if source.trained != "everything":
+        return conversation_rows(tokenizer, (r["messages"] for r in rows), limit, source.trained)
     made = (training_row(tokenizer, r["messages"])[0] for r in rows)
     return Rows.build(((ids, [True] * len(ids)) for ids in made if len(ids) <= limit), limit)
 
@@ -195,14 +264,23 @@ def plan_steps(
     if asked is None and options.minutes is None:
         raise NormaError(f"stage '{ctx.name}' does not say how long to train", mend="Add epochs, steps, flops or minutes")
 
+    from norma.train.compiling import seconds_per_step
+
     def measure() -> int:
         if options.minutes is None:
             return max(1, asked or 1)
-        seconds = _seconds_per_step(model, losses) / ctx.ranks.count  # measured on one rank, with the cores it will have
+        seconds = seconds_per_step(model.copy().transformer, losses) / ctx.ranks.count  # of one rank, with the cores it will have
         fits = max(1, int(options.minutes * 60 / seconds))
         return max(1, min(asked or fits, fits))
 
     steps = ctx.plan.choose("steps", measure)
+    table = {
+        "sequences": batches.size,
+        "length": batches.length,
+        "processes": ctx.ranks.count,
+        "steps_per_epoch": batches.steps_per_epoch,
+    }
+    ctx.plan.choose("batch", lambda: table)
     tokens = batches.size * batches.length
     ctx.progress.say(
         f"{steps} steps of {batches.size} sequences x {batches.length} tokens = {steps * tokens / 1e6:.2f} M tokens"
@@ -222,29 +300,57 @@ def flops_per_step(work: Work, config: ModelConfig) -> float:
     return float(work.size * work.length * config.flops_per_token(work.length))
 
 
-def _seconds_per_step(model: LanguageModel, losses: StepLosses) -> float:
-    """The shortest time of four steps on a copy (what else the machine does only ever adds), and a sixth for the optimiser."""
-    trial = model.copy()
-    times = []
-    for step in range(4):
-        clock = time.monotonic()
-        for loss, _ in losses(trial.transformer, step):
-            loss.backward()  # type: ignore[no-untyped-call]
-        times.append(time.monotonic() - clock)
-    return min(times) * 7 / 6
+def plan_compile(ctx: Context[Any], model: LanguageModel, losses: StepLosses, steps: int) -> bool:
+    """Whether gradients go through compiled blocks: what the recipe says, else by measuring, once."""
+    from norma.train.compiling import cannot_compile, compiling_pays
+
+    training: TrainOptions = ctx.options.train
+    why = "activations are made again (recompute)" if training.recompute else cannot_compile(model.transformer)
+    why = "there are several processes" if ctx.ranks.count > 1 else why
+    if training.compile and why is not None:
+        raise NormaError(f"this model is not compiled: {why}", where=f"stage '{ctx.name}'", mend="Leave train.compile out")
+    if training.compile is not None or why is not None:
+        return bool(training.compile)
+    return ctx.plan.choose("compile", lambda: compiling_pays(model.transformer, losses, steps, ctx.progress.say))
+
+
+SHOWN = 1500  # characters of a row that the report keeps
+_STYLES = {"learnt": "bold green", "read": "dim", "unlearnt": "red"}
 
 
 def show_row(ctx: Context[Any], tokenizer: Tokenizer, ids: Sequence[int], trained: Sequence[bool]) -> None:
-    """Print one row as it is trained: green is learnt, grey is only read."""
+    """Print one row as it is trained: green is learnt, grey is only read. The report shows it too."""
+    _show(ctx, tokenizer, ids, ["learnt" if learnt else "read" for learnt in trained])
+
+
+def show_answers(ctx: Context[Any], tokenizer: Tokenizer, prompt: Sequence[int], good: Sequence[int], bad: Sequence[int] = ()) -> None:
+    """As :func:`show_row`, of a prompt with an answer, or with a pair of them: what ``bad`` (red) says is made less likely."""
+    marks = ["read"] * len(prompt) + ["learnt"] * len(good) + ["unlearnt"] * len(bad)
+    _show(ctx, tokenizer, [*prompt, *good, *bad], marks)
+
+
+def _show(ctx: Context[Any], tokenizer: Tokenizer, ids: Sequence[int], marks: Sequence[str]) -> None:
     from rich.markup import escape
 
-    pieces, start = [], 0
-    for i in range(1, len(ids) + 1):
-        if i == len(ids) or trained[i] != trained[start]:
-            text = escape(tokenizer.decode(list(ids[start:i]), skip_special=False))
-            pieces.append(f"[bold green]{text}[/]" if trained[start] else f"[dim]{text}[/]")
-            start = i
-    ctx.progress.say("one row ([bold green]learnt[/], [dim]only read[/]): " + "".join(pieces))
+    from norma.text.chat import runs
+
+    pieces = runs(tokenizer, ids, marks)
+    ctx.plan.choose("row", lambda: _cut(pieces, SHOWN))
+    legend = ", ".join(f"[{_STYLES[part]}]{name}[/]" for part, name in _LEGEND.items() if any(p == part for _, p in pieces))
+    ctx.progress.say(f"one row ({legend}): " + "".join(f"[{_STYLES[part]}]{escape(text)}[/]" for text, part in pieces))
+
+
+_LEGEND = {"learnt": "learnt", "read": "only read", "unlearnt": "made less likely"}
+
+
+def _cut(pieces: Sequence[tuple[str, str]], limit: int) -> list[list[str]]:
+    """The first ``limit`` characters of the pieces."""
+    kept: list[list[str]] = []
+    for text, part in pieces:
+        if limit > 0:
+            kept.append([text if len(text) <= limit else text[:limit] + "…", part])
+        limit -= len(text)
+    return kept
 
 
 def validation_texts(path: Path, limit: int) -> list[str]:

@@ -20,6 +20,7 @@ from norma.base.hashing import file_digest
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._learning import open_model, prepare, validation_texts
 from norma.spec import Role
+from norma.spec.shown import Choice, Layout, chosen, laid_out
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,10 @@ class Method(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: InputRef = Field(description="The stage whose model answers.")
-    rules: Literal["none", "applicable", "all"] = Field("none", description="Which rules stand in the prompt.")
+    rules: Choice | list[str] = Field(
+        "none", description="Which rules stand in the prompt: none, rule (one that applies, drawn), applicable, all, or ids."
+    )
+    layout: Layout | None = Field(None, description="How they stand there; by default in the spec's order, as system message.")
     en: str | None = Field(None, description="Name in the English report.")
     zh: str | None = Field(None, description="Name in the Chinese report.")
     leash: str | None = Field(None, description="Method from whose model the KL is measured.")
@@ -96,7 +100,7 @@ class EvaluateOptions(StageOptions):
 class Evaluate(Stage[EvaluateOptions]):
     """Answers, verdicts, statistics, report."""
 
-    kind, version, Options = "evaluate", 2, EvaluateOptions
+    kind, version, Options = "evaluate", 3, EvaluateOptions
     uses_spec = True
 
     def fingerprint(self, options: EvaluateOptions, base: Path) -> Any:
@@ -150,8 +154,12 @@ def _answer(
     options, spec = ctx.options, ctx.need_spec()
     model = open_model(ctx, method.model)
 
+    layout = method.layout or Layout()
+
     def shown(item: Item) -> Sequence[Message]:
-        return item.messages if method.rules == "none" else spec.render(list(item.messages), item, item.language, rules=method.rules)
+        return (
+            item.messages if method.rules == "none" else laid_out(spec, item, chosen(spec, item, method.rules, ctx.seed), layout, ctx.seed)
+        )
 
     def ask(some: Sequence[Item], sampling: Sampling, asked: Any = shown) -> list[Any]:
         room = model.config.max_positions - 8
@@ -251,7 +259,7 @@ def _report(ctx: Context[EvaluateOptions], results: dict[str, Any], items: Seque
         "kept_apart": {n: kept for n, m in options.methods.items() if (kept := _kept_apart(ctx.path(m.model))) is not None},
         "benign": benign_pairs(spec),
         "kl": {n: r["kl"] for n, r in results.items() if r["kl"] is not None},
-        "curves": [c for n, m in options.methods.items() if (c := _curve(ctx, n, m)) and not m.task],
+        "training": _training(ctx),
         "retention": [{"before": m.retained_from, "after": n, "replay": m.replay} for n, m in tasks.items() if m.retained_from],
         "frequent_reference": most_frequent(row["messages"][-1]["content"] for row in read_jsonl(ctx.path(options.references))),
         "margin": options.margin,
@@ -299,21 +307,16 @@ def _untrained(ctx: Context[EvaluateOptions]) -> float | None:
     return None
 
 
-def _curve(ctx: Context[EvaluateOptions], name: str, method: Method) -> dict[str, Any] | None:
-    """Reward, KL and per-rule rates over the steps of a reward stage, from its metrics."""
-    path = ctx.path(method.model) / "metrics.jsonl"
-    rows = read_jsonl(path) if Path(path).exists() else []
-    points = [
-        {
-            "step": r["step"],
-            "reward": r["reward"],
-            "kl": r.get("kl"),
-            "rules": {k.removeprefix("rule/"): v for k, v in r.items() if k.startswith("rule/")},
-        }
-        for r in rows
-        if "reward" in r
-    ]
-    return {"method": name, "points": points} if points and method.rules == "none" else None
+def _training(ctx: Context[EvaluateOptions]) -> list[dict[str, Any]]:
+    """How the evaluated models, and those that they were made from, were trained; a stage has the name and colour of its first method."""
+    from norma.pipeline.training import trained
+
+    methods: dict[str, str] = {}
+    for name, method in sorted(ctx.options.methods.items(), key=lambda pair: pair[1].rules != "none"):
+        methods.setdefault(method.model.partition("/")[0], name)
+    labels = {stage: {"en": (m := ctx.options.methods[name]).en or name, "zh": m.zh or m.en or name} for stage, name in methods.items()}
+    records = trained(ctx.inputs.values(), labels)
+    return [record | ({"method": methods[record["stage"]]} if record["stage"] in methods else {}) for record in records]
 
 
 def _table(report: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from norma.pipeline.stages._learning import (
     flops_per_step,
     load_rows,
     open_model,
+    plan_compile,
     plan_micro,
     plan_steps,
     prepare,
@@ -76,6 +77,7 @@ class Pretrain(Stage[PretrainOptions]):
         from norma.evaluate.samples import show_progress
         from norma.text.tokenizer import Tokenizer
         from norma.train import train
+        from norma.train.compiling import compiled_blocks
         from norma.train.peak import matmul_peak
         from norma.train.spread import collect, recompute, spread
 
@@ -93,24 +95,26 @@ class Pretrain(Stage[PretrainOptions]):
         if options.mix:  # now that the length is known, what changes over the training can
             work, losses = _from_shards(ctx, model, dtype, micro, steps=steps)
         arithmetic = flops_per_step(work, config)
+        compiled = plan_compile(ctx, model, losses, steps)
         network = spread(model.transformer, ctx.ranks)
         if options.train.recompute:
             recompute(network)
-        last = train(
-            network,
-            partial(losses, network, ranks=ctx.ranks),
-            steps=steps,
-            options=options.train,
-            folder=ctx.folder,
-            progress=ctx.progress,
-            seed=ctx.seed,
-            name=ctx.name,
-            ranks=ctx.ranks,
-            shrink=shrinking(ctx, micro),
-            sample=partial(show_progress, model, ctx.path(options.validation)) if options.train.sample_every else None,
-            flops_per_step=arithmetic,
-            peak_flops=ctx.plan.choose("peak_flops", partial(matmul_peak, dtype)),
-        )
+        with compiled_blocks(network, compiled):
+            last = train(
+                network,
+                partial(losses, network, ranks=ctx.ranks),
+                steps=steps,
+                options=options.train,
+                folder=ctx.folder,
+                progress=ctx.progress,
+                seed=ctx.seed,
+                name=ctx.name,
+                ranks=ctx.ranks,
+                shrink=shrinking(ctx, micro),
+                sample=partial(show_progress, model, ctx.path(options.validation)) if options.train.sample_every else None,
+                flops_per_step=arithmetic,
+                peak_flops=ctx.plan.choose("peak_flops", partial(matmul_peak, dtype, str(model.transformer.device))),
+            )
         collect(network, model.transformer, ctx.ranks)
         if not ctx.ranks.first:
             return {}
@@ -127,6 +131,7 @@ def _new_model(ctx: Context[PretrainOptions], tokenizer: Tokenizer) -> LanguageM
 
     import torch
 
+    from norma.base.platform import working_device
     from norma.lm import LanguageModel
     from norma.nn import Transformer, preset, with_head
 
@@ -135,7 +140,8 @@ def _new_model(ctx: Context[PretrainOptions], tokenizer: Tokenizer) -> LanguageM
     config = preset(shape.preset, vocab_size=len(tokenizer), **sizes, **shape.settings)
     config = config if shape.head == config.head else with_head(config, shape.head)
     config = config if shape.dropout is None else replace(config, dropout=shape.dropout)
-    return LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(ctx.seed)).eval(), tokenizer, name=ctx.name)
+    transformer = Transformer(config).initialise(torch.Generator().manual_seed(ctx.seed)).to(working_device())
+    return LanguageModel(transformer.eval(), tokenizer, name=ctx.name)
 
 
 def _from_rows(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype, micro: MicroBatch) -> tuple[Work, StepLosses]:

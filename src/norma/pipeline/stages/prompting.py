@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from norma.pipeline.stage import Context, InputRef, Stage
+from norma.pipeline.stages._gap import ModesOptions, measure_gap
 from norma.pipeline.stages._learning import LengthOptions, open_model, prepare
 from norma.pipeline.stages.sft import tune
+from norma.spec.shown import Layout
 from norma.train.options import TrainOptions
+
+if TYPE_CHECKING:
+    from norma.lm import LanguageModel
 
 
 class PromptingOptions(LengthOptions):
@@ -25,6 +30,8 @@ class PromptingOptions(LengthOptions):
         None,
         description="Combinations of rules that never stand in one prompt: an evaluate stage's probe shows whether they combine anyway.",
     )
+    layout: Layout | None = Field(None, description="How the rules stand in the prompt; by default in the spec's order, as system message.")
+    gap: ModesOptions | None = Field(None, description="Measure compliance with and without rules in the prompt; by default not.")
     sequence: int = Field(384, ge=16, description="Tokens of a packed sequence; longer conversations are left out.")
     train: TrainOptions = Field(default_factory=TrainOptions, description="Optimiser and schedule.")
 
@@ -36,7 +43,7 @@ class Prompting(Stage[PromptingOptions]):
     uses_spec = True
 
     def run(self, ctx: Context[PromptingOptions]) -> dict[str, Any]:
-        from norma.align.prompting import ruled_conversations
+        from norma.align.prompting import PLAIN, ruled_conversations
         from norma.align.rows import choose, conversation_rows, read_items
 
         options = ctx.options
@@ -45,6 +52,7 @@ class Prompting(Stage[PromptingOptions]):
         prepare(ctx)
         model = open_model(ctx, options.from_)
         items = choose(read_items(ctx.path(options.questions)), options.count, ctx.seed)
+        layout = options.layout or PLAIN
         made = list(
             ruled_conversations(
                 ctx.need_spec(),
@@ -54,9 +62,22 @@ class Prompting(Stage[PromptingOptions]):
                 habit=options.habit,
                 seed=ctx.seed,
                 apart=options.apart or (),
+                layout=layout,
             )
         )
-        ruled = sum(m[0]["role"] == "system" for m in made)
+        plain = {tuple(m["content"] for m in item.messages) for item in items}
+        ruled = sum(tuple(m["content"] for m in conversation[:-1]) not in plain for conversation in made)
         ctx.progress.say(f"{len(made)} conversations from {len(items)} questions, {ruled} with rules in the prompt")
         rows = conversation_rows(model.tokenizer, made, options.sequence)
-        return tune(ctx, model, rows, options.sequence, options.train) | {"with_rules": ruled}
+        summary = tune(ctx, model, rows, options.sequence, options.train) | {"with_rules": ruled}
+        if options.gap is not None:
+            summary |= _gap(ctx, model, options.gap, layout)
+        return summary
+
+
+def _gap(ctx: Context[PromptingOptions], model: LanguageModel, options: ModesOptions, layout: Layout) -> dict[str, Any]:
+    """The trained model with no rule in its prompt, and with those of every mode."""
+    from norma.evaluate.prompt_gap import Arm
+
+    arms = {"none": Arm(model)} | {str(mode): Arm(model, mode) for mode in options.modes if mode != "none"}
+    return measure_gap(ctx, options, arms, "none", layout)

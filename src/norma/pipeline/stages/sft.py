@@ -10,10 +10,13 @@ from pydantic import Field
 from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
 from norma.pipeline.stages._learning import (
+    AdaptOptions,
     LengthOptions,
     Source,
+    adapted,
     load_rows,
     open_model,
+    plan_compile,
     plan_micro,
     plan_steps,
     prepare,
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from norma.nn import Transformer
 
 
-class SftOptions(LengthOptions):
+class SftOptions(AdaptOptions, LengthOptions):
     """Options of an ``sft`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model is trained on.")
@@ -47,7 +50,7 @@ class Sft(Stage[SftOptions]):
     def run(self, ctx: Context[SftOptions]) -> dict[str, Any]:
         options = ctx.options
         prepare(ctx)
-        model = open_model(ctx, options.from_)
+        model = adapted(ctx, open_model(ctx, options.from_))
         rows = load_rows(ctx, model.tokenizer, options.data, options.sequence)
         return tune(ctx, model, rows, options.sequence, options.train)
 
@@ -58,6 +61,7 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
 
     from norma.text.packing import Batches
     from norma.train import train
+    from norma.train.compiling import compiled_blocks
     from norma.train.spread import collect, recompute, spread
     from norma.train.step import language_losses
 
@@ -74,21 +78,23 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
         return language_losses(network, batches, step, micro=micro.rows, dtype=dtype, ranks=ranks, scoring=how)
 
     steps, ranks = plan_steps(ctx, options, model, batches, losses, micro), ctx.ranks.grouped(training.tensor_parallel)
+    compiled = plan_compile(ctx, model, losses, steps)
     network = spread(model.transformer, ranks)
     if training.recompute:
         recompute(network)
-    last = train(
-        network,
-        partial(losses, network, ranks=ranks),
-        steps=steps,
-        options=training,
-        folder=ctx.folder,
-        progress=ctx.progress,
-        seed=ctx.seed,
-        name=ctx.name,
-        ranks=ranks,
-        shrink=shrinking(ctx, micro),
-    )
+    with compiled_blocks(network, compiled):
+        last = train(
+            network,
+            partial(losses, network, ranks=ranks),
+            steps=steps,
+            options=training,
+            folder=ctx.folder,
+            progress=ctx.progress,
+            seed=ctx.seed,
+            name=ctx.name,
+            ranks=ranks,
+            shrink=shrinking(ctx, micro),
+        )
     collect(network, model.transformer, ranks)
     if not ranks.first:
         return {}

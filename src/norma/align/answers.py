@@ -1,0 +1,104 @@
+"""Training on answers as they stand: sampled ids, never text that is read again.
+
+    groups (a prompt, its answers) ─→ every epoch in an order of its own ─→ micro-batches ─→ -log p of the answers' tokens
+
+What context distillation (sampled), best-of-n and the constitution share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from norma.base.errors import NormaError
+from norma.base.random import keyed
+from norma.lm import LanguageModel
+from norma.nn.config import ModelConfig
+from norma.nn.families import FAMILIES
+from norma.objectives.likelihood import cross_entropy_sum
+from norma.spec import Message
+from norma.text.chat import prompt_ids
+from norma.train.answer_states import AnswerStates, answer_states
+from norma.train.scoring import Group, split_groups
+
+
+class AnswerTraining:
+    """Losses for :func:`norma.train.train`: supervised fine-tuning on the answers of ``groups``, ``size`` groups a step.
+
+    Groups that the model cannot hold are left out; ``left_out`` counts them.
+    """
+
+    def __init__(
+        self, model: LanguageModel, groups: Sequence[Group], *, size: int, micro_tokens: int, seed: int, dtype: torch.dtype, row: int = 0
+    ) -> None:
+        self.model, self.micro_tokens, self.seed, self.dtype, self.row = model, micro_tokens, seed, dtype, row
+        self.groups = [group for group in groups if fits(model.config, group)]
+        self.left_out = len(groups) - len(self.groups)
+        if not self.groups:
+            raise NormaError(
+                f"none of the {len(groups)} answers fits into the model's {model.config.max_positions} positions",
+                mend="Ask shorter questions",
+            )
+        self.size = min(size, len(self.groups))
+
+    def steps(self, epochs: float) -> int:
+        """How many steps these are."""
+        return max(1, round(epochs * len(self.groups) / self.size))
+
+    def losses(self, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """A mean over the answer tokens of the whole step, a micro-batch at a time; a pure function of (groups, seed, step)."""
+        order = in_turn(len(self.groups), self.size, self.seed, step, row=self.row)
+        tokens = sum(len(answer) for i in order for answer in self.groups[i].answers)
+        for part in split_groups([self.groups[i] for i in order], self.micro_tokens):
+            loss = self.loss([order[i] for i in part])
+            yield loss / tokens, {"loss": float(loss.detach()) / tokens, "tokens": float(sum(self.groups[order[i]].tokens() for i in part))}
+
+    def loss(self, numbers: Sequence[int]) -> Tensor:
+        """Sum over the answer tokens of the groups with these numbers: -log p (Stiennon et al., 2009.01325, 3.3: supervised)."""
+        network, states = self.model.transformer, states_of(self.model, [self.groups[i] for i in numbers], self.dtype)
+        cap = network.config.logit_softcap
+        return cross_entropy_sum(states.features, network.head_weight(), states.targets, bias=network.head_bias, softcap=cap)
+
+
+def in_turn(count: int, size: int, seed: int, step: int, *, row: int = 0) -> list[int]:
+    """Numbers of the ``size`` rows of a step: each epoch goes through all ``count`` once, but for a rest smaller than ``size``."""
+    epoch, place = divmod(step * size, count - count % size)
+    return [int(i) for i in keyed(seed, epoch, row, use="answers").permutation(count)[place : place + size]]
+
+
+def states_of(model: LanguageModel, groups: Sequence[Group], dtype: torch.dtype) -> AnswerStates:
+    """:func:`answer_states` of a model with its tokenizer, which knows what a decoder behind an encoder begins with."""
+    return answer_states(model.transformer, groups, dtype=dtype, start=_start(model))
+
+
+def _start(model: LanguageModel) -> int | None:
+    first = FAMILIES[model.config.family].start
+    found = model.tokenizer.eos_id if first == "eos" else model.tokenizer.pad_id
+    if first == "eos" and found is None:
+        raise NormaError(
+            f"{model.config.family} begins with the end token, and the tokenizer has none", mend="Train one with a tokenizer stage"
+        )
+    return found if first else None
+
+
+def fits(config: ModelConfig, group: Group) -> bool:
+    """Whether the model can read the prompt with its longest answer (an encoder-decoder: either of them)."""
+    longest = max(map(len, group.answers), default=0)
+    if not group.prompt or not longest:
+        return False
+    together = config.kind == "decoder"
+    return (len(group.prompt) + longest if together else max(len(group.prompt), longest)) <= config.max_positions
+
+
+def readable(model: LanguageModel, messages: Sequence[Message], room: int) -> bool:
+    """Whether the model can read a prompt and still write ``room`` tokens."""
+    length = len(prompt_ids(model.tokenizer, messages))
+    return length + (room if model.config.kind == "decoder" else 0) <= model.config.max_positions
+
+
+def written(model: LanguageModel, messages: Sequence[Message], text: str) -> Group:
+    """A text as an answer that ends: for what people, programs or other models wrote."""
+    end = [] if model.tokenizer.eos_id is None else [model.tokenizer.eos_id]
+    return Group(prompt_ids(model.tokenizer, messages), [model.tokenizer.encode(text) + end])

@@ -1,0 +1,245 @@
+"""A model that says how good an answer is: one reward, or one logit a rule, on the backbone of a decoder or an encoder.
+
+    model ─→ begin: another head ─→ RewardTraining ─→ finish: centred, calibrated ─→ save: a sequence-classification folder
+    prompts, answers ─→ read (chat | pair | response) ─→ text_scores ─→ scores (N, names), reference answers at 0
+
+The folder is what transformers calls ...ForSequenceClassification, so that it opens there, and in the spec as a checker of kind
+``reward`` or ``classifier``. Letters: N texts, L labels, P pairs, A answers, K rules, B rows, T tokens, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+
+from norma.base.errors import NormaError
+from norma.base.files import read_json, write_json
+from norma.check import folders
+from norma.lm import LanguageModel
+from norma.nn import Mask, Transformer, with_head
+from norma.nn.lora import plain_state
+from norma.spec import Message
+from norma.text.tokenizer import Tokenizer
+from norma.train.scoring import ROUND
+
+REWARD = ("reward",)  # the name of a single output
+MICRO_TOKENS = 4096  # padded tokens that are scored at one time
+BRANCHES = 8  # answers to one prompt that share its row
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One text as a model reads it. ``segments`` are all 0 but in pairs of an encoder."""
+
+    ids: Sequence[int]
+    segments: Sequence[int]
+
+
+class RewardModel:
+    """A network with a classification head, and how texts are put before it.
+
+    Attributes:
+        model: tokenizer and Transformer, ``config.head == "classify"``.
+        reads: what of a conversation it reads.
+        names: of its outputs: ``("reward",)``, or rule ids.
+        centre: (L,) taken off the network's scores, so that reference answers have a mean of 0.
+    """
+
+    def __init__(self, model: LanguageModel, reads: folders.Reads, names: Sequence[str], centre: Sequence[float] | None = None) -> None:
+        self.model, self.reads, self.names = model, reads, tuple(names)
+        self.centre = torch.zeros(len(self.names)) if centre is None else torch.tensor(list(centre))
+
+    # ── where it comes from, and where it goes ──
+    @staticmethod
+    def begin(model: LanguageModel, names: Sequence[str] = REWARD, reads: folders.Reads | None = None, *, seed: int = 0) -> RewardModel:
+        """``model`` with a new head, normal with 1 / sqrt(width + 1), and without dropout (Huang et al., 2403.17031).
+
+        A model that already has as many outputs keeps its head, and goes on learning. The weights are copies. Raises NormaError for a
+        family whose layout has no such head.
+        """
+        config = replace(with_head(model.config, "classify", len(names)), dropout=0.0)
+        if config.kind == "decoder":
+            config = replace(config, classifier_bias=False)  # their layouts have no place for it
+        generator = torch.Generator().manual_seed(seed)
+        network = Transformer(config).initialise(generator)
+        new = network.state_dict()
+        new["classifier.weight"].normal_(0.0, (config.width + 1) ** -0.5, generator=generator)
+        old = {name: tensor for name, tensor in plain_state(model.transformer).items() if name in new and tensor.shape == new[name].shape}
+        network.load_state_dict(new | old)
+        tokenizer = _framed(model.tokenizer)
+        kept = dict(model.kept) | {"pad_token_id": _padding(tokenizer)}
+        made = LanguageModel(network.to(model.transformer.device).eval(), tokenizer, kept=kept, name=model.name)
+        return RewardModel(made, reads or ("chat" if config.kind == "decoder" else "pair"), names)
+
+    @staticmethod
+    def load(folder: Path) -> RewardModel:
+        """Open a folder of ours, or another program's reward model (which reads chats, and is centred nowhere)."""
+        names, _ = folders.labels_of(folder, str(folder))
+        said = folders.told(folder)
+        model = LanguageModel.load(folder)
+        return RewardModel(model, said.get("reads") or "chat", names if said or len(names) > 1 else REWARD, said.get("centre"))
+
+    @torch.no_grad()
+    def finish(self, centre: Tensor | None = None, temperature: Tensor | None = None) -> None:
+        """Take ``centre`` (L,) off the scores and divide them by ``temperature`` (L,): into the head, as far as it has a bias."""
+        head = self.model.transformer.classifier
+        assert head is not None
+        scale = torch.ones(len(self.names)) if temperature is None else temperature.float()
+        self.centre = (self.centre if centre is None else self.centre + centre.cpu()) / scale
+        head.weight /= scale.to(head.weight.device)[:, None]
+        if head.bias is not None:
+            head.bias.copy_(head.bias / scale.to(head.bias.device) - self.centre.to(head.bias.device))
+            self.centre = torch.zeros(len(self.names))
+
+    def save(self, folder: Path, **lineage: Any) -> None:
+        """Write the folder. Where padding is the end token, config.json names no padding: transformers would read the token before it."""
+        self.model.kept |= {
+            "id2label": {str(i): name for i, name in enumerate(self.names)},
+            "label2id": {name: i for i, name in enumerate(self.names)},
+            "problem_type": "regression" if self.names == REWARD else "multi_label_classification",
+        }
+        self.model.lineage = {**lineage, "reward_model": {"reads": self.reads, "centre": self.centre.tolist()}}
+        self.model.save(folder)
+        if self.model.config.kind == "decoder" and _padding(self.model.tokenizer) is None:
+            for name in ("config.json", "generation_config.json"):
+                write_json(folder / name, read_json(folder / name) | {"pad_token_id": None})
+
+    # ── scoring ──
+    def read(self, messages: Sequence[Message], answer: str) -> Reading:
+        """An answer to a conversation (which may be empty) as ids."""
+        return Reading(*folders.encoded(self.model, self.reads, messages, answer))
+
+    @property
+    def limit(self) -> int:
+        """The most tokens that it reads."""
+        return self.model.config.max_positions
+
+    def fits(self, reading: Reading) -> bool:
+        """Whether there is something to read, and the model has positions for all of it."""
+        return 0 < len(reading.ids) <= self.limit
+
+    @torch.no_grad()
+    def scores(self, prompts: Sequence[Sequence[Message]], answers: Sequence[str], *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(N, L) fp32, centred; on the CPU. Answers in a row that share their prompt cost its tokens once.
+
+        Raises NormaError for an answer that the model cannot read to its end: a score for half of it would be another answer's.
+        """
+        readings = [self.read(messages, answer) for messages, answer in zip(prompts, answers, strict=True)]
+        for number, reading in enumerate(readings):
+            if not self.fits(reading):
+                what = f"answer {number} has {len(reading.ids)} tokens with its prompt, the reward model reads 1 to {self.limit}"
+                mend = "Make answers shorter (max_new_tokens), or train the reward model with more positions"
+                raise NormaError(what, where=self.model.name, mend=mend)
+        groups: list[list[Reading]] = []
+        for _, same in groupby(zip(prompts, readings, strict=True), key=lambda pair: [*map(dict, pair[0])]):
+            texts = [reading for _, reading in same]
+            groups += [texts[i : i + BRANCHES] for i in range(0, len(texts), BRANCHES)]
+        return self.rate(groups, dtype)
+
+    @torch.no_grad()
+    def rate(self, groups: Sequence[Sequence[Reading]], dtype: torch.dtype = torch.float32) -> Tensor:
+        """As :meth:`scores`, of texts that have been read; those of a group begin alike."""
+        ends = np.cumsum([len(group) for group in groups]).tolist()
+        out = torch.zeros(ends[-1] if ends else 0, len(self.names))
+        for part in parts([size(self.model.transformer, group) for group in groups], MICRO_TOKENS):
+            found = text_scores(self.model.transformer, [groups[i] for i in part], dtype)
+            out[[n for i in part for n in range(ends[i] - len(groups[i]), ends[i])]] = found.cpu()
+        return out - self.centre
+
+
+def text_scores(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: torch.dtype) -> Tensor:
+    """(N, L) fp32, differentiable: the head's scores of all texts of all groups, in order. The texts of a group begin alike.
+
+    A decoder reads what they share once, and each text's score is taken at its last token; an encoder reads one text a row.
+    """
+    return _decoded(network, groups, dtype) if network.config.kind == "decoder" else _encoded(network, groups, dtype)
+
+
+def size(network: Transformer, group: Sequence[Reading]) -> int:
+    """Tokens of a group's row; of an encoder, of its rows."""
+    if network.config.kind != "decoder":
+        return len(group) * max(len(text.ids) for text in group)
+    shared = _shared(group)
+    return shared + sum(len(text.ids) - shared for text in group)
+
+
+def parts(sizes: Sequence[int], tokens: int) -> list[list[int]]:
+    """Numbers of the groups of each micro-batch: at most ``tokens`` padded tokens each, groups of like size together."""
+    made: list[list[int]] = []
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        if made and (len(made[-1]) + 1) * sizes[i] <= tokens:
+            made[-1].append(i)
+        else:
+            made.append([i])
+    return made
+
+
+def _shared(group: Sequence[Reading]) -> int:
+    """How many tokens the texts of a group have in common from the start, less than any of them has. Causal states there are equal."""
+    if len(group) == 1:
+        return 0
+    ends = [text.ids for text in group]
+    most = min(map(len, ends)) - 1
+    return next((i for i in range(most) if len({ids[i] for ids in ends}) > 1), most)
+
+
+def _decoded(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: torch.dtype) -> Tensor:
+    """A group is a row: what its texts share is document 1 (the trunk), what they do not is a document that sees it and itself."""
+    length = -(-max(size(network, group) for group in groups) // ROUND) * ROUND
+    ids, documents, positions = (np.zeros((len(groups), length), dtype=np.int64) for _ in range(3))
+    last: list[int] = []
+    for row, group in enumerate(groups):
+        shared = _shared(group)
+        at = 0
+        for document, start, piece in [(1, 0, group[0].ids[:shared]), *((n, shared, t.ids[shared:]) for n, t in enumerate(group, 2))]:
+            end = at + len(piece)
+            ids[row, at:end], documents[row, at:end] = piece, document
+            positions[row, at:end] = np.arange(start, start + len(piece))
+            at = end
+            if document > 1:
+                last.append(row * length + at - 1)
+    ids_BT, documents_BT, positions_BT = (torch.from_numpy(x).to(network.device) for x in (ids, documents, positions))
+    hidden = network.hidden(ids_BT, Mask(documents=documents_BT, trunk=documents_BT == 1), positions_BT, dtype=dtype)
+    states_NW = hidden.flatten(0, 1)[torch.tensor(last, device=network.device)]
+    return network.classify(states_NW.float()[:, None])  # differences of rewards need more than bf16's eight bits
+
+
+def _encoded(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: torch.dtype) -> Tensor:
+    texts = [text for group in groups for text in group]
+    length = -(-max(len(text.ids) for text in texts) // ROUND) * ROUND
+    ids, segments = (np.zeros((len(texts), length), dtype=np.int64) for _ in range(2))
+    real = np.zeros((len(texts), length), dtype=np.bool_)
+    for row, text in enumerate(texts):
+        n = len(text.ids)
+        ids[row, :n], segments[row, :n], real[row, :n] = text.ids, text.segments, True
+    ids_BT, segments_BT, real_BT = (torch.from_numpy(x).to(network.device) for x in (ids, segments, real))
+    two = segments_BT if network.config.segments > 1 and segments.any() else None
+    hidden = network.hidden(ids_BT, Mask(padding=real_BT), segments_BT=two, dtype=dtype)
+    return network.classify(hidden.float(), real_BT)
+
+
+def _padding(tokenizer: Tokenizer) -> int | None:
+    """The padding token, where it is one of its own."""
+    return None if tokenizer.pad_id == tokenizer.eos_id else tokenizer.pad_id
+
+
+def _framed(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that puts texts into a frame as BERT's does, where it has none: [CLS] text [SEP] text [SEP], or begin and end of text."""
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    made = Tokenizer(backend, dict(tokenizer.config))
+    frames = [("cls_token", "sep_token"), ("bos_token", "eos_token")]
+    frame = next((pair for pair in frames if all(made.special(name) for name in pair)), None)
+    if backend.post_processor is None and frame is not None:
+        begin, end = map(made.special, frame)
+        special = [(token, backend.token_to_id(token)) for token in dict.fromkeys((begin, end))]
+        backend.post_processor = TemplateProcessing([begin, "$A", end], [begin, "$A", end, "$B:1", f"{end}:1"], special)
+    return made
