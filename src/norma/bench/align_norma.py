@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from norma.bench.worker import Step
@@ -90,34 +91,67 @@ def _sft(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) 
 
 
 def _dpo(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
-    from norma.align.correction import Pair, PairTraining
-    from norma.align.options import PairOptions
-    from norma.spec import Item, Message
-
-    items = [Item(r["id"], tuple(Message(**m) for m in r["messages"])) for r in rows]
-    pairs = [Pair(item, r["chosen"], r["rejected"]) for item, r in zip(items, rows, strict=True)]
-    options = PairOptions(pairs=job["rows"], likelihood=0.0)
-    training = PairTraining(model, pairs, options, seed=0, dtype=_dtype(job))
-    mean = sum(g.tokens() + len(g.prompt) for g in training.groups) / len(training.groups)  # a peer reads the prompt twice
-    return Work(training.losses, lambda step: (job["rows"], round(job["rows"] * mean))), model.transformer
+    return _preference(job, model, "dpo", [{**r, "source": r["id"]} for r in rows])
 
 
 def _kto(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
-    raise _missing("KTO")
+    marks = [
+        {"id": r["id"], "messages": r["messages"], "answer": r["chosen" if i % 2 else "rejected"], "desirable": bool(i % 2)}
+        for i, r in enumerate(rows)
+    ]
+    return _preference(job, model, "kto", marks)
+
+
+def _preference(job: dict[str, Any], model: LanguageModel, method: Any, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
+    """What the stage ``preference`` does with rows of pairs or marks."""
+    import tempfile
+
+    from norma.align.compared import read_rows
+    from norma.align.comparison import Settings
+    from norma.align.options import PairOptions
+    from norma.align.preference import PreferenceTraining
+    from norma.base.files import write_jsonl
+
+    options = PairOptions(pairs=job["rows"], beta=0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        write_jsonl(Path(folder) / "rows.jsonl", rows)
+        read = read_rows(Path(folder) / "rows.jsonl", model.tokenizer, model.config)
+    training = PreferenceTraining(model, read.rows, Settings.of(method, options), options, seed=0, dtype=_dtype(job))
+
+    def took(step: int) -> tuple[int, int]:
+        groups = [training.rows[i].group for i in training.order(step)]
+        return len(groups), sum(len(g.answers) * len(g.prompt) + sum(map(len, g.answers)) for g in groups)  # a peer reads prompts again
+
+    return Work(training.losses, took), model.transformer
 
 
 def _reward_model(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
-    raise _missing("reward models")
+    """What the stage ``reward-model`` does with pairs."""
+    from norma.align.reward_model import RewardModel
+    from norma.align.reward_model_options import RewardModelOptions
+    from norma.align.reward_training import RewardTraining, judgement
 
+    reward = RewardModel.begin(model)
+    judged = [judgement(reward, r, "pair", r["id"]) for r in rows]
+    training = RewardTraining(reward, judged, "pair", RewardModelOptions(rows=job["rows"]), seed=0, dtype=_dtype(job))
+    network, tokens = reward.model.transformer, [0]
 
-def _missing(what: str) -> Exception:
-    from norma.base.errors import NormaError
+    def losses(step: int) -> Parts:
+        tokens[0] = 0
+        for loss, numbers in training.losses(network, step):
+            tokens[0] += int(numbers["tokens"])
+            yield loss, numbers
 
-    return NormaError(f"this version of Norma does not train {what}", mend="Leave it out")
+    return Work(losses, lambda step: (job["rows"], tokens[0])), network
 
 
 class Written:
     """A spec of one rule that costs nothing: an answer is the better the nearer it comes to eighty words."""
+
+    composition = SimpleNamespace(constraints={})
+
+    def checkers(self, role: str) -> dict[str, Any]:
+        return {}
 
     def verdicts(self, item: Any, response: str, role: str) -> list[Any]:
         from norma.spec import Status, Verdict
@@ -136,24 +170,27 @@ def reward_of(text: str) -> float:
 
 
 def _grpo(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
-    from norma.align.options import PolicyOptions
-    from norma.align.reward import NormPolicy
+    """What the stage ``reward`` does with method grpo: one step of each rollout, on a leash to the model before."""
+    from norma.align.policy import NormPolicy
+    from norma.align.policy_options import PolicyOptions
+    from norma.align.rewarding import NormReward
     from norma.spec import Item, Message
     from norma.text.chat import prompt_ids
 
     items = [Item(r["id"], tuple(Message(**m) for m in r["messages"])) for r in rows]
-    options = PolicyOptions(questions=job["questions"], group=job["group"], max_new_tokens=job["new_tokens"], kl=0.05)
+    told = {"questions": job["questions"], "group": job["group"], "max_new_tokens": job["new_tokens"], "kl": 0.05, "unfinished": 0.0}
+    options = PolicyOptions(method="grpo", **told)
     spec: Any = Written()
-    policy = NormPolicy(model, model.copy(), spec, items, options, seed=0, dtype=_dtype(job))
+    policy = NormPolicy(model, model.copy(), NormReward(spec, options), items, options, seed=0, dtype=_dtype(job))
     last: list[Any] = []
 
-    def noted(step: int, groups: Any) -> None:
-        last[:] = groups
+    def noted(number: int, judged: Any) -> None:
+        last[:] = judged
 
     policy.on_rollout = noted
 
     def took(step: int) -> tuple[int, int]:
-        answers = [a for group in last for a in group]
-        return len(answers), sum(len(a.ids) + len(prompt_ids(model.tokenizer, a.item.messages)) for a in answers)
+        answers = [(group.item, a) for group in last for a in group.answers]
+        return len(answers), sum(len(a.ids) + len(prompt_ids(model.tokenizer, item.messages)) for item, a in answers)
 
-    return Work(policy.losses, took), model.transformer
+    return Work(policy.losses, took), policy.learner
