@@ -41,7 +41,7 @@ def test_rows_have_natural_lengths_and_no_answer_is_its_own_rejected_one(work: P
 def test_a_step_moves_the_weights_and_says_what_it_took(work: Path, method: str, samples: int) -> None:
     step = align_norma.step_of(job(work, method))
     loss, taken, tokens = step().tolist()
-    assert taken == samples and tokens > 10 * samples / 2 and torch.isfinite(torch.tensor(loss))
+    assert taken == samples and tokens > 5 * samples and torch.isfinite(torch.tensor(loss))
 
 
 def test_a_step_of_packed_texts_takes_about_as_many_as_a_peers(work: Path) -> None:
@@ -78,7 +78,7 @@ def test_both_benchmarks_from_end_to_end(tmp_path: Path) -> None:
     how: dict[str, Any] = {"rounds": 1, "threads": 1, "json_path": out, "console": console}
     shape = generate.Shape(width=64, layers=1, vocabulary=640, prompts=2, group=2, prompt_tokens=12, new_tokens=5)
     assert len(generate.run(shape, ["fixed"], "float32", peers=["hf"], **how)) == 3
-    rows = align.run(["sft", "dpo", "grpo"], TINY, "float32", peers=["trl"], **how)
-    assert len(rows) == 9 and rows[0].ratio == 1.0 and all(r.samples_per_s and r.tokens_per_s > 0 for r in rows)
+    rows = align.run(align.METHODS, TINY, "float32", peers=["trl"], **how)
+    assert len(rows) == 15 and rows[0].ratio == 1.0 and all(r.samples_per_s and r.tokens_per_s > 0 for r in rows)
     written = json.loads(out.read_text())
     assert {"system", "work", "setting", "tokens_per_s", "samples_per_s", "peak_mb", "ratio"} <= set(written[0])

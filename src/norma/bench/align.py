@@ -33,7 +33,7 @@ MODULES = """
 argparse array ast asyncio base64 bisect calendar cmath codecs collections configparser contextlib copy csv ctypes dataclasses datetime
 decimal difflib email enum fractions functools glob gzip hashlib heapq html http inspect io itertools json locale logging math mimetypes
 multiprocessing operator os pathlib pickle platform pprint queue random re sched secrets select shelve shlex shutil signal socket sqlite3
-ssl statistics string struct subprocess sys tarfile tempfile textwrap threading time timeit tokenize traceback turtle types typing
+ssl statistics string struct subprocess sys tarfile tempfile textwrap threading time timeit tokenize traceback turtle types
 unicodedata unittest urllib.parse urllib.request uuid warnings wave weakref xml.dom zipfile zlib
 """
 CHARACTERS = 900  # of the longest answer

@@ -5,9 +5,10 @@ A step gives (loss, samples, tokens of real text). Which class makes a kind of w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from norma.bench.worker import Step
@@ -90,53 +91,77 @@ def _sft(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) 
 
 
 def _dpo(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
-    return _compared(job, model, [(r["messages"], {"chosen": r["chosen"], "rejected": r["rejected"]}) for r in rows])
+    return _preference(job, model, "dpo", [{**r, "source": r["id"]} for r in rows])
 
 
 def _kto(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
-    sides = ("rejected", "chosen")
-    return _compared(job, model, [(r["messages"], {"answer": r[sides[i % 2]], "desirable": i % 2 == 1}) for i, r in enumerate(rows)])
+    marks = [
+        {"id": r["id"], "messages": r["messages"], "answer": r["chosen" if i % 2 else "rejected"], "desirable": bool(i % 2)}
+        for i, r in enumerate(rows)
+    ]
+    return _preference(job, model, "kto", marks)
 
 
-def _compared(job: dict[str, Any], model: LanguageModel, told: list[tuple[Any, dict[str, Any]]]) -> tuple[Work, Any]:
-    """Pairs or marks, as the stage ``preference`` trains them."""
+def _preference(job: dict[str, Any], model: LanguageModel, method: Any, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
+    """What the stage ``preference`` does with rows of pairs or marks."""
+    import tempfile
+
     from norma.align.compared import read_rows
+    from norma.align.comparison import Settings
     from norma.align.options import PairOptions
-    from norma.align.preference import PreferenceTraining, Settings
+    from norma.align.preference import PreferenceTraining
     from norma.base.files import write_jsonl
 
-    path = Path(job["folder"]) / f"norma-{job['method']}.jsonl"
-    write_jsonl(path, ({"id": str(i), "messages": messages, **answers} for i, (messages, answers) in enumerate(told)))
-    read = read_rows(path, model.tokenizer, model.config, longest=job["length"])
-    options = PairOptions(pairs=job["rows"], likelihood=0.0)
-    training = PreferenceTraining(model, read.rows, Settings.of(job["method"], options), options, seed=0, dtype=_dtype(job))
-    # A peer reads the prompt once for each answer.
-    mean = sum(len(r.group.prompt) * len(r.group.answers) + sum(map(len, r.group.answers)) for r in read.rows) / len(read.rows)
-    return Work(training.losses, lambda step: (job["rows"], round(job["rows"] * mean))), model.transformer
+    options = PairOptions(pairs=job["rows"], beta=0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        write_jsonl(Path(folder) / "rows.jsonl", rows)
+        read = read_rows(Path(folder) / "rows.jsonl", model.tokenizer, model.config)
+    training = PreferenceTraining(model, read.rows, Settings.of(method, options), options, seed=0, dtype=_dtype(job))
+
+    def took(step: int) -> tuple[int, int]:
+        groups = [training.rows[i].group for i in training.order(step)]
+        return len(groups), sum(len(g.answers) * len(g.prompt) + sum(map(len, g.answers)) for g in groups)  # a peer reads prompts again
+
+    return Work(training.losses, took), model.transformer
 
 
 def _reward_model(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
+    """What the stage ``reward-model`` does with pairs."""
     from norma.align.reward_model import RewardModel
     from norma.align.reward_model_options import RewardModelOptions
     from norma.align.reward_training import RewardTraining, judgement
 
     reward = RewardModel.begin(model)
-    judged = [judgement(reward, {"id": r["id"], **r}, "pair", r["id"]) for r in rows]
-    training = RewardTraining(reward, judged, "pair", RewardModelOptions(rows=job["rows"], centring=0.0), seed=0, dtype=_dtype(job))
-    mean = sum(len(text.ids) for j in training.judged for text in j.texts) / len(training.judged)
-    network = reward.model.transformer
-    return Work(lambda step: training.losses(network, step), lambda step: (job["rows"], round(job["rows"] * mean))), network
+    judged = [judgement(reward, r, "pair", r["id"]) for r in rows]
+    training = RewardTraining(reward, judged, "pair", RewardModelOptions(rows=job["rows"]), seed=0, dtype=_dtype(job))
+    network, tokens = reward.model.transformer, [0]
+
+    def losses(step: int) -> Parts:
+        tokens[0] = 0
+        for loss, numbers in training.losses(network, step):
+            tokens[0] += int(numbers["tokens"])
+            yield loss, numbers
+
+    return Work(losses, lambda step: (job["rows"], tokens[0])), network
 
 
-class Words:
-    """A reward model that costs nothing: an answer is the better the nearer it comes to eighty words."""
+class Written:
+    """A spec of one rule that costs nothing: an answer is the better the nearer it comes to eighty words."""
 
-    names = ("length",)
+    composition = SimpleNamespace(constraints={})
 
-    def scores(self, prompts: Any, answers: Sequence[str]) -> Tensor:
-        import torch
+    def checkers(self, role: str) -> dict[str, Any]:
+        return {}
 
-        return torch.tensor([[reward_of(answer)] for answer in answers])
+    def verdicts(self, item: Any, response: str, role: str) -> list[Any]:
+        from norma.spec import Status, Verdict
+
+        return [Verdict("length", "hash", item.id, "bench", "digest", "train", Status.COMPLIANT, reward_of(response))]
+
+    def rewards(self, items: Any, group: Any) -> list[Any]:
+        from norma.spec import Reward
+
+        return [Reward(verdicts[0].score, {}, ("length",)) for verdicts in group]
 
 
 def reward_of(text: str) -> float:
@@ -145,25 +170,27 @@ def reward_of(text: str) -> float:
 
 
 def _grpo(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]]) -> tuple[Work, Any]:
+    """What the stage ``reward`` does with method grpo: one step of each rollout, on a leash to the model before."""
     from norma.align.policy import NormPolicy
     from norma.align.policy_options import PolicyOptions
     from norma.align.rewarding import NormReward
     from norma.spec import Item, Message
     from norma.text.chat import prompt_ids
 
-    items = [Item(r["id"], tuple(Message(role=m["role"], content=m["content"]) for m in r["messages"])) for r in rows]
-    options = PolicyOptions(questions=job["questions"], group=job["group"], max_new_tokens=job["new_tokens"], kl=0.05)
-    reward = NormReward(None, options, scorer=Words())
-    policy = NormPolicy(model, model.copy(), reward, items, options, seed=0, dtype=_dtype(job))
+    items = [Item(r["id"], tuple(Message(**m) for m in r["messages"])) for r in rows]
+    told = {"questions": job["questions"], "group": job["group"], "max_new_tokens": job["new_tokens"], "kl": 0.05, "unfinished": 0.0}
+    options = PolicyOptions(method="grpo", **told)
+    spec: Any = Written()
+    policy = NormPolicy(model, model.copy(), NormReward(spec, options), items, options, seed=0, dtype=_dtype(job))
     last: list[Any] = []
 
-    def noted(number: int, groups: Any) -> None:
-        last[:] = groups
+    def noted(number: int, judged: Any) -> None:
+        last[:] = judged
 
     policy.on_rollout = noted
 
     def took(step: int) -> tuple[int, int]:
-        answers = [a for group in last for a in group.answers]
-        return len(answers), sum(len(a.ids) + len(prompt_ids(model.tokenizer, a.item.messages)) for a in answers)
+        answers = [(group.item, a) for group in last for a in group.answers]
+        return len(answers), sum(len(a.ids) + len(prompt_ids(model.tokenizer, item.messages)) for item, a in answers)
 
     return Work(policy.losses, took), policy.learner
