@@ -2,7 +2,7 @@
 
 {text, label} ─┬─→ text.train.jsonl, text.validation.jsonl                  what a language model learns
                ├─→ conversations.train.jsonl, .validation.jsonl            user: the first words; assistant: the next ones
-               └─→ marks.a.jsonl, marks.b.jsonl                            a reward from one half, a judge from the other
+               └─→ marks.a.jsonl, marks.b.jsonl, marks.validation.jsonl    a reward from one half, a judge from the other, both measured
 
 That is controlled sentiment (DPO, 2305.18290, 6.1): a model goes on from the beginning of a review, and is to do so kindly.
 """
@@ -70,7 +70,7 @@ def _files(ctx: Context[OpeningsOptions], quarantine: Any) -> dict[str, list[dic
     options = ctx.options
     names = ("text", "conversations")
     files: dict[str, list[dict[str, Any]]] = {f"{n}.{side}": [] for n in names for side in ("train", "validation")}
-    files |= {"marks.a": [], "marks.b": []}
+    files |= {f"marks.{part}": [] for part in ("a", "b", "validation")}
     taken = {True: 0, False: 0}
     each = None if options.most is None else options.most // 2
     seen: set[str] = set()
@@ -93,9 +93,8 @@ def _files(ctx: Context[OpeningsOptions], quarantine: Any) -> dict[str, list[dic
         side = split(source, ctx.seed, options.validation_share)
         files[f"text.{side}"].append({**about, "text": " ".join(words)})
         files[f"conversations.{side}"].append({**about, "messages": [asked, {"role": "assistant", "content": answer}]})
-        if side == "train":
-            half = "a" if chance("half", ctx.seed, source) < 0.5 else "b"
-            files[f"marks.{half}"].append({**about, "messages": [asked], "answer": answer, "desirable": good})
+        half = "validation" if side == "validation" else "a" if chance("half", ctx.seed, source) < 0.5 else "b"
+        files[f"marks.{half}"].append({**about, "messages": [asked], "answer": answer, "desirable": good})
         if each is not None and min(taken.values()) >= each:
             break
     return files
