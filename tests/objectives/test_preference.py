@@ -210,7 +210,7 @@ def trl() -> Any:
 
 def trainer(**more: Any) -> Any:
     """What a TRL trainer's loss reads of its trainer."""
-    accelerator = SimpleNamespace(device="cpu", gather_for_metrics=lambda x: x)
+    accelerator = SimpleNamespace(device="cpu", gather_for_metrics=lambda x: x, gather=lambda x: x)
     plain = {"_metrics": defaultdict(lambda: defaultdict(list)), "_total_train_tokens": 0, "_tp_size": 1, "aux_loss_enabled": False}
     own = {"model": SimpleNamespace(training=True), "accelerator": accelerator, "beta": 0.3, "precompute_ref_logps": True}
     return SimpleNamespace(**own, **plain, **more)
