@@ -144,7 +144,7 @@ def rates(model: LanguageModel, before: LanguageModel) -> dict[str, float]:
 def test_a_rule_moves_from_the_prompt_into_the_weights(steered: LanguageModel, loss: str, tmp_path: Path) -> None:
     spec, model = Spec.parse(SPEC), steered.copy()
     assert rates(model, steered) == {"before": 0.0, "rules": 1.0, "now": 0.0}
-    rows = teach(model, spec, TRAINED, Shown(), Sampling(8, 1.0, seed=1), each=2, seed=1)
+    rows = teach(model, spec, TRAINED, Shown(), Sampling(8, 1.0, seed=1), each=4, seed=1)
     assert len(rows) == 12 and all(row["rules"] == ["stop"] and row["told"][0]["role"] == "system" for row in rows)
     assert all(row["messages"] == [{"role": "user", "content": f"`{row['id']}`?"}] for row in rows), "the student sees no rule"
     plain, how = groups_of(model, rows, "messages"), HOW | {"size": 12}

@@ -10,8 +10,7 @@ import torch
 from norma.base.errors import NormaError
 from norma.lm import LanguageModel
 from norma.nn import Transformer, preset
-from norma.train.answer_states import answer_states
-from norma.train.scoring import Group, answer_logprobs
+from norma.train.scoring import Group, answer_logprobs, answer_states
 
 GROUPS = [Group([5, 6, 7], [[8, 9], [10], [11, 12, 13]]), Group([20], [[21, 22, 23, 24]]), Group([30, 31], [[32], [33, 34]])]
 ORDER = [(group, answer) for group in GROUPS for answer in group.answers]
@@ -27,21 +26,22 @@ def two_stacks(family: str) -> Transformer:
 
 
 def scores(model: Transformer, groups: list[Group], start: int | None = None) -> torch.Tensor:
-    states = answer_states(model, groups, dtype=torch.float32, start=start)
-    return model.scores(states.features, model.head_weight())
+    model.start_id = start
+    states, _, _ = answer_states(model, groups, dtype=torch.float32)
+    return model.scores(model.features(states), model.head_weight())
 
 
 def test_of_a_decoder(make_model: Callable[..., LanguageModel]) -> None:
     model = make_model(1).transformer
     wanted = torch.cat([model(torch.tensor([[*g.prompt, *a]]))[0, len(g.prompt) - 1 : -1] for g, a in ORDER])
     torch.testing.assert_close(scores(model, GROUPS), wanted, rtol=1e-4, atol=1e-4)
-    states = answer_states(model, GROUPS, dtype=torch.float32)
-    assert states.targets.tolist() == [token for _, answer in ORDER for token in answer]
-    assert states.owners.tolist() == [number for number, (_, answer) in enumerate(ORDER) for _ in answer]
+    _, targets, owners_of = answer_states(model, GROUPS, dtype=torch.float32)
+    assert targets.tolist() == [token for _, answer in ORDER for token in answer]
+    assert owners_of.tolist() == [number for number, (_, answer) in enumerate(ORDER) for _ in answer]
     log_p, owners = answer_logprobs(model, GROUPS, dtype=torch.float32)
-    ours = wanted.log_softmax(-1).gather(1, states.targets[:, None])[:, 0]
+    ours = wanted.log_softmax(-1).gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(log_p, ours, rtol=1e-4, atol=1e-4)
-    assert owners.tolist() == states.owners.tolist(), "in the order of answer_logprobs"
+    assert owners.tolist() == owners_of.tolist(), "in the order of answer_logprobs"
 
 
 @pytest.mark.parametrize("family", ["t5", "bart", "transformer"])
@@ -49,7 +49,8 @@ def test_of_an_encoder_decoder(family: str) -> None:
     model, start = two_stacks(family), 2
     wanted = torch.cat([model(torch.tensor([list(g.prompt)]), decoder_ids=torch.tensor([[start, *a[:-1]]]))[0] for g, a in ORDER])
     torch.testing.assert_close(scores(model, GROUPS, start), wanted, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="begins with"):
+    model.start_id = None
+    with pytest.raises(NormaError, match="begins with"):
         answer_states(model, GROUPS, dtype=torch.float32)
 
 

@@ -8,6 +8,7 @@ What context distillation (sampled), best-of-n and the constitution share.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,12 +17,18 @@ from norma.base.errors import NormaError
 from norma.base.random import keyed
 from norma.lm import LanguageModel
 from norma.nn.config import ModelConfig
-from norma.nn.families import FAMILIES
 from norma.objectives.likelihood import cross_entropy_sum
 from norma.spec import Message
 from norma.text.chat import prompt_ids
-from norma.train.answer_states import AnswerStates, answer_states
-from norma.train.scoring import Group, split_groups
+from norma.train.scoring import Group, answer_states, split_groups
+
+
+class AnswerStates(NamedTuple):
+    """Of every answer token, in order: features (M, W) that the head's rows are compared with; the token (M,); its answer's number (M,)."""
+
+    features: Tensor
+    targets: Tensor
+    owners: Tensor
 
 
 class AnswerTraining:
@@ -69,18 +76,9 @@ def in_turn(count: int, size: int, seed: int, step: int, *, row: int = 0) -> lis
 
 
 def states_of(model: LanguageModel, groups: Sequence[Group], dtype: torch.dtype) -> AnswerStates:
-    """:func:`answer_states` of a model with its tokenizer, which knows what a decoder behind an encoder begins with."""
-    return answer_states(model.transformer, groups, dtype=dtype, start=_start(model))
-
-
-def _start(model: LanguageModel) -> int | None:
-    first = FAMILIES[model.config.family].start
-    found = model.tokenizer.eos_id if first == "eos" else model.tokenizer.pad_id
-    if first == "eos" and found is None:
-        raise NormaError(
-            f"{model.config.family} begins with the end token, and the tokenizer has none", mend="Train one with a tokenizer stage"
-        )
-    return found if first else None
+    """What a loss over the whole vocabulary needs of the answers, differentiable."""
+    hidden, targets, owners = answer_states(model.transformer, groups, dtype=dtype)
+    return AnswerStates(model.transformer.features(hidden), targets, owners)
 
 
 def fits(config: ModelConfig, group: Group) -> bool:

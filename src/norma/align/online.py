@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +21,7 @@ from norma.align.marks import mark, rewards, sample
 from norma.align.options import METHODS, OnlineOptions
 from norma.generate import Completion, Sampling
 from norma.lm import LanguageModel
+from norma.lm.adapter import reference
 from norma.spec import Item, Message, Spec
 from norma.text.chat import prompt_ids
 from norma.train.scoring import Group, split_groups
@@ -148,5 +148,5 @@ class OnlinePreference:
         if self.reference is not None:
             yield self.reference
         else:
-            with import_module("norma.lm.adapter").reference(self.model) as reference:
-                yield reference
+            with reference(self.model) as before:
+                yield before

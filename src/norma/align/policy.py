@@ -300,7 +300,7 @@ def _pack(number: int, model: LanguageModel, judged: Sequence[Judged]) -> Rollou
         groups.append(Group(prompt_ids(model.tokenizer, group.item.messages), [group.answers[i].ids for i in known]))
         rewards += [float(group.rewards[i] or 0.0) for i in known]
         for i in known:
-            sampled += getattr(group.written[i], "logprobs", None) or ()
+            sampled += group.written[i].logprobs or ()
     made = Rollout(number, groups, torch.tensor(rewards, dtype=torch.float64))
     if sampled and len(sampled) == int(made.lengths_A.sum()):
         made.tokens["sampled"] = torch.tensor(sampled)

@@ -177,7 +177,7 @@ def _grpo(job: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]])
     from norma.spec import Item, Message
     from norma.text.chat import prompt_ids
 
-    items = [Item(r["id"], tuple(Message(**m) for m in r["messages"])) for r in rows]
+    items = [Item(r["id"], tuple(Message(role=m["role"], content=m["content"]) for m in r["messages"])) for r in rows]
     told = {"questions": job["questions"], "group": job["group"], "max_new_tokens": job["new_tokens"], "kl": 0.05, "unfinished": 0.0}
     options = PolicyOptions(method="grpo", **told)
     spec: Any = Written()

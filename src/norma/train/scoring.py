@@ -55,7 +55,9 @@ def state_logprobs(model: Transformer, states_MW: Tensor, targets_M: Tensor, tem
 def answer_states(model: Transformer, groups: Sequence[Group], *, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """(M, W) the hidden state from which each answer token is foretold, (M,) the tokens, (M,) the answers they belong to."""
     device = model.device
-    if model.config.encoder_layers:
+    if model.config.kind == "encoder":
+        raise NormaError(f"{model.config.family} is an encoder: it writes no answers", mend="Choose a decoder or an encoder-decoder")
+    if model.config.kind == "encoder-decoder":
         laid, memory = _answers(groups, _start(model)), _read(model, groups, dtype)
         mask = Mask(documents=laid.documents.to(device))
     else:

@@ -97,11 +97,10 @@ class BestOfStage(Stage[BestOfOptions]):
 
 
 def _scorer(ctx: Context[BestOfOptions]) -> Scorer:
-    from importlib import import_module
-
     from norma.align.best_of import ModelScorer, SpecScorer
+    from norma.align.reward_model import RewardModel
 
     name = ctx.options.reward_model
     if name is None:
         return SpecScorer(ctx.need_spec())
-    return ModelScorer(import_module("norma.align.reward_model").RewardModel.load(ctx.path(name)), f"reward-model:{name}")
+    return ModelScorer(RewardModel.load(ctx.path(name)), f"reward-model:{name}")

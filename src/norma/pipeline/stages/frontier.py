@@ -5,7 +5,6 @@ reference, models ─→ sampled answers ─→ models/NN.json ─→ KL to the 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -124,7 +123,9 @@ def _scorer(ctx: Context[FrontierOptions], stage: str | None, role: Any) -> Scor
     """A reward model's score, or the share of a spec's rules that its checkers of a role pass."""
     if stage is None:
         return lambda items, texts: [_share(ctx.need_spec(), item, text, role) for item, text in zip(items, texts, strict=True)]
-    model = import_module("norma.align.reward_model").RewardModel.load(ctx.path(stage))
+    from norma.align.reward_model import RewardModel
+
+    model = RewardModel.load(ctx.path(stage))
     return lambda items, texts: [float(v) for v in model.scores([i.messages for i in items], texts)[:, 0]]
 
 

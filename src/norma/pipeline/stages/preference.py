@@ -209,9 +209,9 @@ def _online(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Set
         raise NormaError("online preference training samples from one process", mend="Run it without torchrun, or give data instead")
     judge = by_spec(ctx.need_spec()) if options.reward_model is None else by_model(_reward_model(ctx, options.reward_model))
     items = read_items(ctx.path(options.questions or ""))
-    online = options.online
+    online, before = options.online, model.copy() if options.lora is None else None
     training = OnlinePreference(
-        model, model.copy(), judge, items, settings, online, micro_tokens=options.pairs.micro_tokens, seed=ctx.seed, dtype=dtype
+        model, before, judge, items, settings, online, micro_tokens=options.pairs.micro_tokens, seed=ctx.seed, dtype=dtype
     )
     steps = options.steps or 1
     ctx.progress.say(f"{steps} steps of {online.questions} questions x {online.answers} answers, the best over the worst")

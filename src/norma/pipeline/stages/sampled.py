@@ -7,7 +7,6 @@ What DPO and KTO learn from here is what PPO and GRPO are rewarded for: the same
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -104,7 +103,9 @@ def _scores(ctx: Context[SampledOptions], items: Sequence[Item], groups: Sequenc
             verdicts = [spec.verdicts(item, text, "train") for text in texts]
             found.append([reward.value for reward in spec.rewards([item] * len(texts), verdicts)])
         return found
-    model = import_module("norma.align.reward_model").RewardModel.load(ctx.path(ctx.options.reward_model))
+    from norma.align.reward_model import RewardModel
+
+    model = RewardModel.load(ctx.path(ctx.options.reward_model))
     prompts = [item.messages for item, texts in zip(items, groups, strict=True) for _ in texts]
     scores = iter(float(v) for v in model.scores(prompts, [text for texts in groups for text in texts])[:, 0])
     return [[next(scores) for _ in texts] for texts in groups]
