@@ -177,7 +177,8 @@ def test_the_engines_own_log_probabilities_agree(make_model: Make, one_rule: Any
 
 
 # 7. A bandit is learnt, by every method.
-@pytest.mark.parametrize("method", [pytest.param(m, marks=[] if m == "grpo" else [pytest.mark.slow]) for m in EVERY])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", EVERY)
 def test_a_bandit_is_learnt(method: str, make_model: Make, one_rule: Any, questions: list[Item], tmp_path: Path) -> None:
     model = make_model(1, spread=0.2)
     logits = [model.logits(torch.tensor([prompt_ids(model.tokenizer, q.messages)]))[0, -1] for q in questions]
@@ -200,6 +201,7 @@ def test_a_bandit_is_learnt(method: str, make_model: Make, one_rule: Any, questi
 
 
 # 8. The sampled gradient is the exact one of L = -E[R], through tokenizer, engine, checkers and the packed forward pass.
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["reinforce", "rloo"])
 def test_the_sampled_gradient_is_the_exact_one(method: str, make_model: Make, one_rule: Any, questions: list[Item]) -> None:
     model, temperature = make_model(1), 0.7

@@ -161,7 +161,7 @@ def test_ppos_advantages_are_the_papers(make_model: Make, one_rule: Any, questio
     torch.testing.assert_close(rollout.tokens["advantages"], torch.tensor([(a - mean) / std for a in found]), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("backbone", ["copy", "shared"])
+@pytest.mark.parametrize("backbone", [pytest.param("copy", marks=pytest.mark.slow), "shared"])
 def test_the_value_head_learns_what_to_expect(backbone: str, make_model: Make, one_rule: Any, questions: list[Item], tmp_path: Any) -> None:
     from norma.base.progress import Silent
     from norma.train import TrainOptions, train

@@ -240,6 +240,7 @@ MARKS = [
 CASES = [("pair", {}), ("score", {}), ("score", {"pointwise": "logistic"}), ("rules", {})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("heads", "options"), CASES, ids=lambda value: str(value))
 @pytest.mark.parametrize("backbone", ["decoder", "encoder"])
 def test_the_gradient_does_not_depend_on_micro_batches_or_ranks(
