@@ -162,7 +162,8 @@ def test_both_languages_are_in_the_table_for_every_bilingual_checker() -> None:
     for name in shipped.names():
         for rule in Spec.load(name).rules:
             seen |= {(checker.use, example.lang.split("-")[0]) for checker in rule.checkers for example in rule.examples}
-    elsewhere = {name for name in known_programs() if ":" in name} | {"similar_to_reference"}  # test_ifeval.py, test_forms.py
+    # test_ifeval.py, test_forms.py, test_final_answer.py
+    elsewhere = {name for name in known_programs() if ":" in name} | {"similar_to_reference", "final_answer", "last_number"}
     for name, entry in known_programs().items():
         for language in entry.languages or {"en"}:
             assert (name, language) in seen or name in elsewhere
@@ -208,6 +209,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "combination:repeat_prompt": {"prompt_to_repeat": "What does it do?"},
     "startend:end_checker": {"end_phrase": "Good bye."},
 }
+FACTS = {"answer": "42"}  # what a verifiable answer is compared with
 PIECES = st.sampled_from(
     ["Certainly", ": ", "您好", "：", "`json.dumps`", " ", ". ", "。", "I ", "我", "the ", "entry ", "does not say ", "没有说明"]
 ) | st.sampled_from(["\n", "<think>", "</think>", "...", "!", "\0", "😀"])
@@ -222,7 +224,7 @@ PIECES = st.sampled_from(
 )
 def test_never_raises_and_status_follows_score(use: str, language: str, answer: str, question: str) -> None:
     checker = build(use, PARAMS.get(use, {}), "here")
-    item = Item("i", (Message(role="user", content=question),), language, reference="It adds.")
+    item = Item("i", (Message(role="user", content=question),), language, FACTS, reference="It adds.")
     finding = checker.check(item, answer)
     assert finding.status in (Status.COMPLIANT, Status.VIOLATION)
     assert finding.score is not None and math.isfinite(finding.score) and 0 <= finding.score <= 1
@@ -236,7 +238,7 @@ def test_never_raises_and_status_follows_score(use: str, language: str, answer: 
 @pytest.mark.parametrize("use", sorted(known_programs()))
 def test_languages_that_are_not_declared_are_errors(ask: Callable[..., Item], use: str) -> None:
     checker = build(use, PARAMS.get(use, {}), "here")
-    item = Item("i", (Message(role="user", content="Was macht `x`?"),), "de", reference="Es zählt.")
+    item = Item("i", (Message(role="user", content="Was macht `x`?"),), "de", FACTS, reference="Es zählt.")
     assert (checker.check(item, "Es addiert.").status is Status.ERROR) == bool(checker.languages)
 
 
