@@ -31,8 +31,8 @@ from norma.text.corpus import CorpusOptions, build_corpus
 from norma.text.packing import Batches, Rows
 from norma.text.split import chance
 from norma.text.tokenizer import Tokenizer, train_tokenizer
+from norma.train.examples import Examples, examples_loss
 from norma.train.optimiser import make_optimisers, schedule_factor, set_learning_rate
-from norma.train.step import language_loss
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -136,8 +136,9 @@ def text_loss(model: Any, batches: Batches) -> Callable[[int], Tensor]:
     """Step number → nats a token of that step's batch."""
 
     def loss(step: int) -> Tensor:
-        total, targets = language_loss(model, batches[step], torch.float32)
-        return total / targets
+        batch = batches[step]
+        examples = Examples(batch.ids, batch.targets, batch.documents, batch.positions)
+        return examples_loss(model, examples, torch.float32).minimised / examples.predicted
 
     return loss
 

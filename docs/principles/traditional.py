@@ -72,9 +72,10 @@ class RecurrentLM(Recurrent):
     """The LSTM as the training step wants a model. It reads through the ends of texts, in training as in the test."""
 
     head_bias = None
-    config = SimpleNamespace(logit_softcap=None)
+    config = SimpleNamespace(logit_softcap=None, experts=None)
+    device = torch.device("cpu")
 
-    def hidden(self, ids: Tensor, mask: Any, positions: Any, dtype: Any) -> Tensor:
+    def hidden(self, ids: Tensor, mask: Any, positions: Any, **_: Any) -> Tensor:
         x, _ = self.lstm(self.embedding(ids) * self.embedding.weight.shape[1] ** 0.5)
         found: Tensor = self.output(x)
         return found

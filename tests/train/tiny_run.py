@@ -23,7 +23,8 @@ class Said(Silent):
         self.shown: list[dict[str, float]] = []
 
     def say(self, text: str) -> None:
-        self.lines.append(text)
+        if "tensors, " not in text:  # the groups of the optimiser, which every run begins with
+            self.lines.append(text)
 
     def update(self, step: int, total: int, **numbers: float) -> None:
         self.shown.append(numbers)

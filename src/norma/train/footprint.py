@@ -13,7 +13,7 @@ V vocabulary, P weights, r rank.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from norma.nn.config import ModelConfig
@@ -117,9 +117,13 @@ def _rollout(config: ModelConfig, shape: Shape) -> list[Part]:
     rows = min(DECODED, shape.questions * shape.group)
     length = shape.prompt + shape.new
     cache = rows * kv_cache_bytes(config, length, shape.activations)
+    # The prompts are read when the cache is there already: what one block makes of them comes on top.
+    alone = replace(shape, lora=None, recompute=False, length=shape.prompt)
+    reading = rows // shape.group * shape.prompt * block_activations(config, alone)
     parts = [
         Part("key/value cache", cache, f"{rows} answers side by side x {length} tokens", "rollout"),
         Part("prompts of the cache", cache // shape.group, "each read once, then copied to its answers", "rollout"),
+        Part("one block, reading", reading, f"{rows // shape.group} prompts side by side", "rollout"),
         Part("scores of the next token", 3 * rows * config.vocab_size * FP32, f"{rows} x {config.vocab_size:,}, softmax, draw", "rollout"),
     ]
     if shape.activations != shape.weights:
