@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from common import BLACK, BLUE, ORANGE, Text, figure, fit, parameters, read_text, run, text_loss, transformer
 from distance import Recurrent, equal_lstm
 from torch import Tensor

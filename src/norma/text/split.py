@@ -19,9 +19,10 @@ def chance(*parts: object) -> float:
     return int.from_bytes(raw[:7], "big") / 2**56
 
 
-def split(document: str, seed: int, validation_share: float) -> Side:
-    """The side of a document."""
-    return "validation" if chance("split", seed, document) < validation_share else "train"
+def split(document: str, seed: int, validation_share: float, *, use: str | None = None) -> Side:
+    """The side of a document. ``use`` names a division of what stands on one side already: the same hash would hold nothing out of it."""
+    parts = (seed, document) if use is None else (seed, use, document)
+    return "validation" if chance("split", *parts) < validation_share else "train"
 
 
 def key(text: str) -> str:

@@ -238,6 +238,6 @@ def _write_sides(ctx: Context[ConstitutionOptions], name: str, rows: Sequence[di
     """``name``.validation.jsonl and ``name``.train.jsonl, divided by source; the training side last."""
     from norma.text.split import split
 
-    side = {row["source"]: split(row["source"], ctx.seed, ctx.options.validation_share) for row in rows}
+    side = {row["source"]: split(row["source"], ctx.seed, ctx.options.validation_share, use=ctx.name) for row in rows}
     for which in ("validation", "train"):
         write_jsonl(ctx.folder / f"{name}.{which}.jsonl", (row for row in rows if side[row["source"]] == which))

@@ -116,7 +116,7 @@ def _judgements(
     learnt = [judgement(reward, row, options.heads, place) for place, row in rows]
     if options.validation:
         return learnt, [judgement(reward, row, options.heads, place) for place, row in _rows(ctx, options.validation)]
-    sides = [split(j.source, ctx.seed, options.validation_share) for j in learnt]
+    sides = [split(j.source, ctx.seed, options.validation_share, use=ctx.name) for j in learnt]
     train, held_out = ([j for j, s in zip(learnt, sides, strict=True) if s == side] for side in ("train", "validation"))
     if not held_out:
         raise NormaError("no source was held out to measure on", mend="Raise validation_share, or name files under 'validation'")
