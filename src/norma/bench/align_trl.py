@@ -117,7 +117,7 @@ def settings(job: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     if job["tuned"]:
         found |= {"gradient_checkpointing": False, "optim": "adamw_torch_fused", "precompute_ref_log_probs": True}
-        if job["method"] in ("sft", "dpo", "reward-model"):
+        if job["method"] == "sft":  # the others' rows have no column that its sampler reads lengths from
             found["train_sampling_strategy"] = "group_by_length"
     return found
 

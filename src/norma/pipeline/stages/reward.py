@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from norma.align.policy_options import PolicyOptions
+from norma.base.errors import NormaError
 from norma.base.files import read_jsonl
 from norma.base.ranks import Ranks
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
@@ -87,7 +88,7 @@ class Reward(Stage[RewardOptions]):
         dtype = prepare(ctx)
         model = adapted(ctx, open_model(ctx, options.from_))
         reference = model.copy() if options.lora is None else None
-        items = read_items(ctx.path(options.questions))
+        items = _answerable(ctx, model, read_items(ctx.path(options.questions)))
         reward = _reward(ctx, model, items)
         more = None if options.pretraining is None else _pretraining(ctx, model, options.pretraining, dtype, ranks)
         policy = NormPolicy(
@@ -117,6 +118,19 @@ class Reward(Stage[RewardOptions]):
             ctx.progress.say(line)
         save_model(ctx, model)
         return {"model": True, "steps": options.steps, "reward": last.get("reward"), "kl": last.get("kl")}
+
+
+def _answerable(ctx: Context[RewardOptions], model: LanguageModel, items: list[Item]) -> list[Item]:
+    """The questions that the model can read with room for an answer."""
+    from norma.align.answers import readable
+
+    kept = [item for item in items if readable(model, item.messages, ctx.options.policy.max_new_tokens)]
+    if not kept:
+        mend = "Lower policy.max_new_tokens, or ask shorter questions"
+        raise NormaError(f"none of the {len(items)} questions leaves room for an answer", where=ctx.path(ctx.options.questions), mend=mend)
+    if len(kept) < len(items):
+        ctx.progress.say(f"{len(items) - len(kept)} of {len(items)} questions are too long for the model and are left out")
+    return kept
 
 
 def _reward(ctx: Context[RewardOptions], model: LanguageModel, items: list[Item]) -> NormReward:
