@@ -37,7 +37,8 @@ def run(folder: Path, count: int = 1, wanted: int = 0, **asked: Any) -> list[dic
         workers.append(subprocess.Popen(command, env={**env, **more}, stderr=subprocess.PIPE, text=True))
     said = [worker.communicate(timeout=400)[1] for worker in workers]
     assert all(worker.returncode == wanted for worker in workers), "\n".join(text[-3000:] for text in said)
-    lines = (folder / "preference" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    metrics = folder / "preference" / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []  # none where the first step was its last
     return [{k: v for k, v in json.loads(line).items() if k not in CLOCKS} for line in lines]
 
 
