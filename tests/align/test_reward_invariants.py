@@ -190,7 +190,8 @@ def test_a_bandit_is_learnt(method: str, make_model: Make, one_rule: Any, questi
     made = policy(
         model, one_rule(lambda text: float(text == word)), questions, method=method, questions=3, group=16, max_new_tokens=1, kl=0.0, **more
     )
-    options = TrainOptions(optimiser="adamw", learning_rate=1e-2, warmup=0, schedule="constant", checkpoint_seconds=1e9)
+    rate_of_learning = 1e-2 / made.options.epochs  # as far by one rollout, in however many steps
+    options = TrainOptions(optimiser="adamw", learning_rate=rate_of_learning, warmup=0, schedule="constant", checkpoint_seconds=1e9)
     steps = 60 * made.options.epochs
     last = train(made.learner, made.losses, steps=steps, options=options, folder=tmp_path, progress=Silent(), state=made.state)
     after = [model.logits(torch.tensor([prompt_ids(model.tokenizer, q.messages)]))[0, -1].softmax(-1)[target] for q in questions]
