@@ -14,13 +14,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-import norma.train.scoring
 from norma.pipeline.recipe import load_recipe
 from norma.train.metrics import CLOCKS
 
 SCRIPT = Path(__file__).with_name("preference_run.py")
 RECIPES = Path(__file__).parents[2] / "recipes"
-TWO_STACKS = pytest.mark.skipif(not hasattr(norma.train.scoring, "answer_states"), reason="answer_logprobs reads decoders only here")
 METHODS = ["dpo", "cdpo", "ipo", "orpo", "simpo", "kto", "unlikelihood", "weighted", "sft"]
 
 
@@ -84,7 +82,6 @@ def test_ranks_equal_one_process(tmp_path: Path, method: str, marks: bool, count
     assert summary(tmp_path / "many")["after"] == pytest.approx(summary(tmp_path / "one")["after"], rel=1e-3, abs=1e-4)
 
 
-@TWO_STACKS
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["t5", "bart"])
 @pytest.mark.parametrize("method", ["dpo", "kto"])

@@ -10,13 +10,11 @@ from pathlib import Path
 import pytest
 
 from norma.base.files import read_json, read_jsonl
-from norma.pipeline.stages import KINDS
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "claude.yaml"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("reward-model" not in KINDS, reason="the recipe needs the stage kind reward-model")
 def test_the_smallest_scale(tmp_path: Path) -> None:
     output = tmp_path / "run"
     command = [sys.executable, "-m", "norma", "run", str(RECIPE), "--scale", "ci", f"output={output}"]

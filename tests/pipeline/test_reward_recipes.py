@@ -11,13 +11,9 @@ import pytest
 
 import norma
 from norma.base.files import read_jsonl
-from norma.pipeline.stages import KINDS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("pairs" not in KINDS, reason="this version has no stage kind 'pairs', which reads people's files"),
-]
+pytestmark = pytest.mark.slow
 THINGS = {"zh": ("红色", "蓝色", "黄色", "三角形", "圆形", "正方形"), "en": ("red", "blue", "yellow", "a circle", "a square", "a line")}
 SAYS = {
     "zh": "请说说{a}和{b}有什么不同。{a}常见，{b}少见，第{i}本书里写过。",

@@ -10,16 +10,13 @@ from xml.etree import ElementTree
 import pytest
 
 import norma
-from norma.pipeline.stages import KINDS
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "sentiment-frontier.yaml"
-NEEDED = ("preference", "reward-model", "reward")
 KIND, HARSH = ["warm", "moving", "great", "clever", "lovely"], ["dull", "slow", "awful", "cheap", "boring"]
 PLAIN = ["the", "film", "plot", "actor", "scene", "story", "music", "is", "and", "a", "this", "with", "was", "end", "of", "watch"]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(any(kind not in KINDS for kind in NEEDED), reason=f"needs the stages {', '.join(NEEDED)}")
 def test_the_recipe_places_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(2)
     rows = []
