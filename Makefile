@@ -32,8 +32,9 @@ help:
 demo: $(VENV)/.demo
 	@$(VENV)/bin/norma run recipes/courteous-docs.yaml
 
+# A process for each core, and in each one thread: small tensors gain nothing by more, and the files of tests are independent.
 test: $(VENV)/.test
-	@$(PY) -m pytest -m "not slow"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/.test
 	@$(VENV)/bin/ruff check .

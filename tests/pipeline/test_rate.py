@@ -15,6 +15,8 @@ from norma.text.shards import Shards
 from norma.text.tokenizer import Tokenizer
 from norma.text.words import SPECIAL
 
+pytestmark = pytest.mark.slow  # four small models are trained: a minute
+
 SPEC = Path(__file__).resolve().parents[2] / "recipes" / "plain-prose.spec.yaml"
 GOOD = ["The film ends well.", "The story is old and long.", "Actors sing in the rain."]
 BAD = ["I liked the film very much.", "What a film!"]
