@@ -19,6 +19,7 @@ from norma.base.ranks import join, leave
 from norma.generate import engine
 from norma.lm import LanguageModel
 from norma.nn import ModelConfig, Transformer
+from norma.nn.lora import LoraOptions, add_lora
 from norma.spec import Item, Message, Spec
 from norma.text.tokenizer import train_tokenizer
 from norma.train import train
@@ -34,10 +35,13 @@ def main(folder: Path, asked: dict[str, Any]) -> None:
     model = LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(0)).eval(), tokenizer)
     items = [Item(str(n), (Message(role="user", content=f"Letter {n}?"),)) for n in range(9)]
     settings = {"questions": 5, "group": 8, "max_new_tokens": 4, "epochs": 2, "minibatches": 2, "micro_tokens": 256}
+    low_rank = asked.pop("lora", False)
+    if low_rank:
+        add_lora(model.transformer, LoraOptions(rank=4, targets="all"), torch.Generator().manual_seed(0))
     options = PolicyOptions(**settings | asked)
     state: dict[str, Any] = {}
     reward = NormReward(Spec.parse(SPEC), options)
-    policy = NormPolicy(model, model.copy(), reward, items, options, seed=1, dtype=torch.float32, state=state, ranks=ranks)
+    policy = NormPolicy(model, None if low_rank else model.copy(), reward, items, options, seed=1, dtype=torch.float32, state=state, ranks=ranks)
     training = TrainOptions(optimiser="adamw", learning_rate=1e-3, warmup=2, checkpoint_seconds=1e9)
     train(policy.learner, policy.losses, steps=8, options=training, folder=folder, progress=Silent(), state=state, seed=1, ranks=ranks)
     policy.finish()

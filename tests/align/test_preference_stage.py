@@ -83,6 +83,19 @@ def test_ranks_equal_one_process(tmp_path: Path, method: str, marks: bool, count
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("base", ["float32", "bfloat16"])
+def test_lora_on_two_processes_equals_one(tmp_path: Path, base: str) -> None:
+    """Frozen matrices in bf16 beside fp32 ones that learn are divided too, and the adapter off is the reference."""
+    asked: dict[str, Any] = {"stage": {"method": "dpo", "lora": {"rank": 4, "alpha": 8.0, "base": base}}}
+    one, two = run(tmp_path / "one", **asked), run(tmp_path / "two", 2, **asked)
+    for a, b in zip(one, two, strict=True):
+        for name in a.keys() & {"loss", "gradient_norm", "pairs_correct"}:
+            assert a[name] == pytest.approx(b[name], rel=2e-4, abs=2e-5), (a["step"], name)
+    assert far(tmp_path / "one", tmp_path / "two") < 1e-4
+    assert {p.name for p in (tmp_path / "two" / "preference" / "adapter").iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["t5", "bart"])
 @pytest.mark.parametrize("method", ["dpo", "kto"])
 def test_two_stacks(tmp_path: Path, preset: str, method: str) -> None:

@@ -38,6 +38,7 @@ def run(folder: Path, count: int, **asked: Any) -> list[dict[str, Any]]:
         pytest.param({"method": "grpo"}, id="grpo"),
         pytest.param({"method": "ppo"}, id="ppo, a critic of its own"),
         pytest.param({"method": "ppo", "value": {"backbone": "shared"}, "minibatches": 3}, id="ppo, shared, a rank without questions"),
+        pytest.param({"method": "grpo", "lora": True}, id="grpo, LoRA: its own reference"),
         pytest.param({"method": "dapo", "epochs": 1, "minibatches": 1}, id="dapo, one step a rollout"),
     ],
 )

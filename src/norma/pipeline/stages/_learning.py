@@ -141,8 +141,6 @@ def adapted(ctx: Context[Any], model: LanguageModel, also: Sequence[str] = ()) -
     lora: LoraChoice | None = ctx.options.lora
     if lora is None:
         return model
-    if ctx.ranks.count > 1:
-        raise NormaError(f"stage '{ctx.name}': LoRA trains on one rank", mend="Run without torchrun, or take 'lora' out of the recipe")
     targets = lora.targets if lora.targets == "all" else tuple(lora.targets)
     options = LoraOptions(rank=lora.rank, alpha=lora.alpha, targets=targets, dropout=lora.dropout)
     network = model.transformer
