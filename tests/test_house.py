@@ -25,7 +25,10 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
 
 
-@pytest.mark.parametrize("module", ["norma", "norma.spec", "norma.cli", "norma.train", "norma.train.options", "norma.align.options"])
+LIGHT = ["norma", "norma.spec", "norma.cli", "norma.train", "norma.train.options", "norma.align.preference_options"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_imports_load_no_torch(module: str) -> None:
     done = python("-c", f"import {module}, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)")
     assert done.returncode == 0, f"{module} loads torch\n{done.stderr}"

@@ -41,7 +41,8 @@ def main(folder: Path, asked: dict[str, Any]) -> None:
     options = PolicyOptions(**settings | asked)
     state: dict[str, Any] = {}
     reward = NormReward(Spec.parse(SPEC), options)
-    policy = NormPolicy(model, None if low_rank else model.copy(), reward, items, options, seed=1, dtype=torch.float32, state=state, ranks=ranks)
+    before = None if low_rank else model.copy()
+    policy = NormPolicy(model, before, reward, items, options, seed=1, dtype=torch.float32, state=state, ranks=ranks)
     training = TrainOptions(optimiser="adamw", learning_rate=1e-3, warmup=2, checkpoint_seconds=1e9)
     train(policy.learner, policy.losses, steps=8, options=training, folder=folder, progress=Silent(), state=state, seed=1, ranks=ranks)
     policy.finish()

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from norma.align.compared import Row, answer_ids, mismatched, read_rows, refuse_overlap
 from norma.align.comparison import Settings
-from norma.align.options import METHODS, Method, OnlineOptions, PairOptions
 from norma.align.preference import PreferenceTraining, in_order
+from norma.align.preference_options import METHODS, Method, OnlineOptions, PairOptions
 from norma.base.errors import NormaError
 from norma.base.files import write_jsonl
 from norma.base.progress import Silent

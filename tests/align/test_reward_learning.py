@@ -316,7 +316,7 @@ def test_the_batch_table_counts() -> None:
 
 def test_what_the_numbers_mean_is_said_in_words() -> None:
     rows = [{"flat_groups": 0.25, "masked": 0.0}, {"flat_groups": 0.49, "masked": 0.1}, {"skipped": True}]
-    assert in_words(rows) == ["37% of groups gave no signal because all answers got the same reward"]
+    assert in_words(rows) == ["37% of groups gave no signal because all answers got the same reward."]
     assert in_words([{"flat_groups": 0.1}]) == [] and in_words([]) == []
     assert "a checker failed" in in_words([{"masked": 0.8}])[0]
 

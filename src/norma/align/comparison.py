@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from norma.align.compared import Row
-from norma.align.options import METHODS, Method, PairOptions
+from norma.align.preference_options import METHODS, Method, PairOptions
 from norma.base.errors import NormaError
 from norma.base.ranks import ALONE, Ranks
 from norma.nn import Transformer

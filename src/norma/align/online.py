@@ -18,7 +18,7 @@ from torch import Tensor
 from norma.align.compared import Row
 from norma.align.comparison import Comparison, Numbers, Settings, answer_sums
 from norma.align.marks import mark, rewards, sample
-from norma.align.options import METHODS, OnlineOptions
+from norma.align.preference_options import METHODS, OnlineOptions
 from norma.generate import Completion, Sampling
 from norma.lm import LanguageModel
 from norma.lm.adapter import reference

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from norma.align.compared import Row, mismatched
 from norma.align.comparison import Comparison, Numbers, Seen, Settings, answer_sums
-from norma.align.options import METHODS, PairOptions
+from norma.align.preference_options import METHODS, PairOptions
 from norma.base.files import read_json, to_json, write_text
 from norma.base.hashing import digest
 from norma.base.ranks import ALONE, Ranks, total

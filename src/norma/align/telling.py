@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from norma.align.alarms import flat_words
 from norma.align.policy_options import PolicyOptions
 
-MANY_FLAT = 0.3  # share of groups without signal from which it is worth a line
+MANY = 0.3  # share of groups or answers that teach nothing from which it is worth a line
 
 
 def batch_table(options: PolicyOptions, *, steps: int, questions: int, prompt_tokens: int, ranks: int = 1) -> str:
@@ -40,13 +41,10 @@ def batch_table(options: PolicyOptions, *, steps: int, questions: int, prompt_to
 
 def in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the rows of metrics.jsonl say, in sentences; nothing where all is as it should be. The one place that is asked for them."""
-    said: list[str] = []
-    for name, sentence in (
-        ("flat_groups", "{share} of groups gave no signal because all answers got the same reward"),
-        ("masked", "{share} of answers were left out because a checker failed or was unsure"),
-    ):
+    def share(name: str) -> float:
         values = [float(row[name]) for row in rows if row.get(name) is not None]
-        share = sum(values) / len(values) if values else 0.0
-        if share > MANY_FLAT:
-            said.append(sentence.format(share=f"{share:.0%}"))
-    return said
+        return sum(values) / len(values) if values else 0.0
+
+    flat, masked = share("flat_groups"), share("masked")
+    said = [flat_words(flat)[0]] if flat > MANY else []
+    return said + ([f"{masked:.0%} of answers were left out because a checker failed or was unsure"] if masked > MANY else [])

@@ -108,8 +108,8 @@ def _preference(job: dict[str, Any], model: LanguageModel, method: Any, rows: li
 
     from norma.align.compared import read_rows
     from norma.align.comparison import Settings
-    from norma.align.options import PairOptions
     from norma.align.preference import PreferenceTraining
+    from norma.align.preference_options import PairOptions
     from norma.base.files import write_jsonl
 
     options = PairOptions(pairs=job["rows"], beta=0.1)

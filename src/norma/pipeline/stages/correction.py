@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from norma.align.options import METHODS, Method, PairOptions
+from norma.align.preference_options import METHODS, Method, PairOptions
 from norma.base.errors import NormaError
 from norma.base.files import write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions

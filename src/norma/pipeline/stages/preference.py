@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from norma.align.options import METHODS, Method, OnlineOptions, PairOptions
+from norma.align.preference_options import METHODS, Method, OnlineOptions, PairOptions
 from norma.base.errors import NormaError
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model, show_answers
