@@ -75,6 +75,7 @@ def test_ppo_by_a_reward_model_with_other_rows_mixed_in(tmp_path: Path, scorer: 
     assert first["reward"] == pytest.approx(first["model/reward"] - plan["reward_shift"] - 0.5 * first["unfinished"], abs=1e-5)
     log = (tmp_path / "run" / "reward" / "log.txt").read_text(encoding="utf-8")
     assert "that counts as 0" in log and "2 x 3 answers = 6 a rollout" in log
+    assert {part for _, part in plan["row"]} == {"read", "learnt", "unlearnt"}, "the longest answer over the shortest, coloured"
     assert (tmp_path / "run" / "reward" / "model.safetensors").is_file()
 
 

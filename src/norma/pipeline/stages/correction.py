@@ -64,7 +64,7 @@ class Correction(Stage[CorrectionOptions]):
     def run(self, ctx: Context[CorrectionOptions]) -> dict[str, Any]:
         from norma.align.compared import read_rows
         from norma.align.preference import PreferenceTraining, Settings
-        from norma.pipeline.stages.preference import fit
+        from norma.pipeline.stages.preference import fit, show_first
 
         options = ctx.options
         dtype = prepare(ctx)
@@ -78,6 +78,7 @@ class Correction(Stage[CorrectionOptions]):
             what = "no answer could be corrected" if on_pairs else "no answer could be marked"
             raise NormaError(what, where=ctx.folder, mend="Train the model before longer, or raise 'count'")
         read = read_rows(path, model.tokenizer, model.config)
+        show_first(ctx, model, read)
         settings = Settings.of(options.method, options.pairs, likelihood=1.0 if METHODS[options.method].paired else None)
         training = PreferenceTraining(model, read.rows, settings, options.pairs, seed=ctx.seed, dtype=dtype, folder=ctx.folder)
         steps = training.steps(options.epochs)

@@ -96,9 +96,7 @@ def _offline(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Se
         refuse_overlap(read, held_rows, path, held_path)
         held = PreferenceTraining(model, held_rows.rows, settings, options.pairs, name="reference.validation.json", **said)
     training = PreferenceTraining(model, read.rows, settings, options.pairs, **said)
-    first = read.rows[0]
-    good, bad = (next((a for a, d in zip(first.group.answers, first.desirable, strict=True) if d is kind), ()) for kind in (True, False))
-    show_answers(ctx, model.tokenizer, first.group.prompt, good, bad)
+    show_first(ctx, model, read)
     steps = options.steps or training.steps(options.epochs)
     _table_of_sizes(ctx, read, training, steps)
     before = _measured(ctx, held, "before") if held is not None else None
@@ -111,6 +109,13 @@ def _offline(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Se
     if before is None or after is None or held is None:
         return summary | {"pairs_correct": last.get("pairs_correct")}
     return summary | {"before": before, "after": after, "table": _table(options.method, before, after)}
+
+
+def show_first(ctx: Context[Any], model: LanguageModel, read: Read) -> None:
+    """The first row, coloured: what becomes likelier and what less likely."""
+    row = read.rows[0]
+    good, bad = (next((a for a, d in zip(row.group.answers, row.desirable, strict=True) if d is kind), ()) for kind in (True, False))
+    show_answers(ctx, model.tokenizer, row.group.prompt, good, bad)
 
 
 def fit(ctx: Context[Any], model: LanguageModel, training: PreferenceTraining, steps: int, how: TrainOptions) -> dict[str, float]:

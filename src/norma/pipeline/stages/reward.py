@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,14 @@ from norma.base.errors import NormaError
 from norma.base.files import read_jsonl
 from norma.base.ranks import Ranks
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
-from norma.pipeline.stages._learning import AdaptOptions, Source, adapted, load_rows, open_model, prepare, save_model
+from norma.pipeline.stages._learning import AdaptOptions, Source, adapted, load_rows, open_model, prepare, save_model, show_answers
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from norma.align.rewarding import NormReward
+    from norma.align.rewarding import Judged, NormReward
     from norma.lm import LanguageModel
     from norma.nn import Transformer
     from norma.spec import Item
@@ -96,6 +96,7 @@ class Reward(Stage[RewardOptions]):
         )
         if options.train.recompute:
             recompute(policy.learner.policy)
+        policy.on_rollout = partial(_show_best_and_worst, ctx, model)
         longest = max(len(prompt_ids(model.tokenizer, i.messages)) for i in items[:LOOKED_AT])
         sizes = {"steps": options.steps, "questions": len(items), "prompt_tokens": longest, "ranks": ranks.readers}
         ctx.progress.say(batch_table(options.policy, **sizes))
@@ -118,6 +119,24 @@ class Reward(Stage[RewardOptions]):
             ctx.progress.say(line)
         save_model(ctx, model)
         return {"model": True, "steps": options.steps, "reward": last.get("reward"), "kl": last.get("kl")}
+
+
+def _show_best_and_worst(ctx: Context[RewardOptions], model: LanguageModel, number: int, judged: Sequence[Judged]) -> None:
+    """Of the first rollout, the question whose answers differ most in reward, coloured: what becomes likelier and what less likely."""
+    from norma.text.chat import prompt_ids
+
+    if number > 0:
+        return
+    best: tuple[float, Judged, int, int] | None = None
+    for group in judged:
+        known = [(reward, n) for n, reward in enumerate(group.rewards) if reward is not None]
+        if known and (best is None or max(known)[0] - min(known)[0] > best[0]):
+            best = (max(known)[0] - min(known)[0], group, max(known)[1], min(known)[1])
+    if best is not None and best[0] > 0:
+        _, group, good, bad = best
+        show_answers(
+            ctx, model.tokenizer, prompt_ids(model.tokenizer, group.item.messages), group.written[good].ids, group.written[bad].ids
+        )
 
 
 def _answerable(ctx: Context[RewardOptions], model: LanguageModel, items: list[Item]) -> list[Item]:
