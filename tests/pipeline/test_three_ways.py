@@ -51,8 +51,7 @@ def test_two_specs_from_one_model(tmp_path: Path, three_ways: ModuleType, monkey
     monkeypatch.setattr("norma.base.platform.cores", lambda: 1)
     first, second = tmp_path / "courteous", tmp_path / "terse"
     norma.run(str(RECIPE), scale="ci", overrides={"output": str(first)})
-    for stage in SHARED:
-        shutil.copytree(first / stage, second / stage)
+    shutil.copytree(first, second)
     made = {stage: (second / stage / "lineage.json").stat().st_mtime_ns for stage in SHARED}
     norma.run(str(RECIPE), scale="ci", overrides={"output": str(second), "spec": "terse-docs.spec.yaml"})
     assert {stage: (second / stage / "lineage.json").stat().st_mtime_ns for stage in SHARED} == made, "a shared stage was made again"

@@ -1,7 +1,7 @@
 """A closing that points on: the answer ends, within its last sentence, with a pointer to the source in the language of the question.
 
-    Writes obj as JSON text (see the entry).        返回时钟的读数（详见条目）。
-    └── an answer ───────┘ └ mark ┘ └ phrase        the pointer and the marks around it are `trailing_pointer`
+Writes obj as JSON text (see the entry).        返回时钟的读数（详见条目）。
+└── an answer ───────┘ └ mark ┘ └ phrase        the pointer and the marks around it are `trailing_pointer`
 """
 
 from __future__ import annotations
