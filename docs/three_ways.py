@@ -41,8 +41,8 @@ def row(report: Mapping[str, Any], held: Judgements, method: Mapping[str, Any], 
     kept = next(entry["overall"] for entry in method["languages"] if entry["language"] == tag)
     second = overall_rate(held.table(name, "heldout", tag), held.rules("heldout"), report["settings"]["confidence"])
     wanted = (name, tag, None, "report")
-    change = next((c for c in report["comparisons"] if (c["after"], c["language"], c["rule"], c["role"]) == wanted), {})
-    tax = next((t for t in report["tax"] if (t["method"], t["measure"]) == (name, "bits_per_byte")), {})
+    change: Mapping[str, Any] = next((c for c in report["comparisons"] if (c["after"], c["language"], c["rule"], c["role"]) == wanted), {})
+    tax: Mapping[str, Any] = next((t for t in report["tax"] if (t["method"], t["measure"]) == (name, "bits_per_byte")), {})
     return (
         method["label"]["en"],
         interval(kept["rate"], kept["low"], kept["high"], 100, ".1f"),

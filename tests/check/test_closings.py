@@ -95,7 +95,7 @@ def test_its_examples_pass_and_fail_as_declared(terse: Spec) -> None:
             item = Item(rule.id, tuple(Message(role=m.role, content=m.content) for m in example.messages), example.lang)
             for answer in example.good:
                 for role in ("train", "heldout"):
-                    assert set(marks(terse, item, answer, role).values()) <= {Status.COMPLIANT, Status.NOT_APPLICABLE}, (rule.id, answer)  # type: ignore[arg-type]
+                    assert set(marks(terse, item, answer, role).values()) <= {Status.COMPLIANT, Status.NOT_APPLICABLE}, (rule.id, answer)
             assert all(marks(terse, item, answer)[rule.id] is Status.VIOLATION for answer in example.bad), rule.id
 
 
@@ -144,5 +144,5 @@ HACKS = [
 
 @pytest.mark.parametrize(("rule", "answer"), HACKS)
 def test_held_out_checkers_catch_hacks(terse: Spec, ask: Callable[..., Item], rule: str, answer: str) -> None:
-    found = {role: marks(terse, ask(), answer, role)[rule] for role in ("train", "heldout")}  # type: ignore[arg-type]
+    found = {role: marks(terse, ask(), answer, role)[rule] for role in ("train", "heldout")}
     assert found == {"train": Status.COMPLIANT, "heldout": Status.VIOLATION}
