@@ -133,6 +133,11 @@ def test_the_program_corrects_answers(
     assert repair(terse, item, corrected) == corrected
 
 
+def test_a_language_that_the_checkers_do_not_read_is_left_alone(terse: Spec, ask: Callable[..., Item]) -> None:
+    item = Item("fr", ask().messages, "fr")
+    assert repair(terse, item, "Certainly: écrit obj comme texte, membre par membre, ligne par ligne, et encore une fois de plus.") is None
+
+
 # What pleases the train checker and is caught by the held-out one.
 HACKS = [
     ("closing.points-to-entry", "See the entry, it is all said there (see the entry)."),

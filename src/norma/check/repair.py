@@ -168,7 +168,8 @@ def repair(
             continue
         for checker in checkers.get(rule, []):
             edit = EDITS.get(checker.id) if isinstance(checker, ProgramChecker) else None
-            if edit is not None and isinstance(checker, ProgramChecker):
+            spoken = not checker.languages or family(item.language) in checker.languages
+            if edit is not None and spoken and isinstance(checker, ProgramChecker):
                 text = edit(item, text, checker.params)
         now = marks(spec, item, text, role)
     if any(now[r] is not Status.COMPLIANT for r in wanted):
