@@ -164,6 +164,7 @@ def test_both_languages_are_in_the_table_for_every_bilingual_checker() -> None:
             seen |= {(checker.use, example.lang.split("-")[0]) for checker in rule.checkers for example in rule.examples}
     # test_ifeval.py, test_forms.py, test_final_answer.py
     elsewhere = {name for name in known_programs() if ":" in name} | {"similar_to_reference", "final_answer", "last_number"}
+    elsewhere |= {"closing_pointer", "points_in_last_clause"}  # test_closings.py
     for name, entry in known_programs().items():
         for language in entry.languages or {"en"}:
             assert (name, language) in seen or name in elsewhere

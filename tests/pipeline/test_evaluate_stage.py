@@ -121,6 +121,8 @@ def test_marks_of_people_correct_the_rates(context: Callable[..., Context[Evalua
 def test_wrong_names_are_said_before_anything_is_asked(context: Callable[..., Context[EvaluateOptions]]) -> None:
     with pytest.raises(NormaError, match=r"'ruld', which is no method.*ruled"):
         Evaluate().run(context(probe={"methods": ["ruld"]}))
+    with pytest.raises(NormaError, match=r"leash of 'ruled' leads to 'bas', which is no method.*base"):
+        Evaluate().run(context(methods={"base": {"model": "first"}, "ruled": {"model": "second", "leash": "bas"}}))
 
 
 def test_what_training_kept_apart_is_read_from_the_run(tmp_path: Path) -> None:

@@ -37,6 +37,18 @@ OPENINGS = {
     ),
 }  # fmt: skip
 
+# ── pointers to the source at the end, by language; compared without regard to case ──
+POINTERS = {
+    "en": (
+        "see the entry", "see its entry", "see this entry", "see the entry for more", "see the entry for details", "more in the entry",
+        "details in the entry", "for more, see the entry", "for details, see the entry", "as the entry explains",
+    ),
+    "zh": (
+        "详见条目", "见条目", "参见条目", "请见条目", "请看条目", "参阅条目", "请参阅条目", "参看条目", "详情见条目",
+        "详情请见条目", "详见该条目", "见该条目", "更多内容见条目",
+    ),
+}  # fmt: skip
+
 # ── the first person ──
 FIRST_PERSON_EN = word_set("i me my mine myself we us our ours ourselves")
 FIRST_PERSON_ZH = ("我们", "咱们", "我", "咱", "俺", "本人", "笔者", "在下", "鄙人")

@@ -22,11 +22,18 @@ class OpeningParams(Params):
         default_factory=dict, description="Openings by language (en, zh), in place of the shipped ones."
     )
     min_rest: int = Field(default=1, ge=1, description="Words (or Chinese characters) that must follow the opening.")
+    present: bool = Field(default=True, description="true: the answer must open politely; false: it must not, in any language.")
+
+    def anywhere(self) -> tuple[str, ...]:
+        """The openings of all languages."""
+        return tuple(phrase for tag in OPENINGS for phrase in self.phrases.get(tag) or OPENINGS[tag])
 
 
 @program("polite_opening", OpeningParams, languages=("en", "zh"), catches=("boilerplate", "other_language"))
 def polite_opening(item: Item, text: str, params: OpeningParams) -> Outcome:
     """The answer opens politely in the language of the question and goes on; score .5: the opening is run into the sentence."""
+    if not params.present:
+        return _plain(text, params)
     language = family(item.language)
     phrases = params.phrases.get(language) or OPENINGS[language]
     lead = len(text) - len(text.lstrip(_LEADING))
@@ -36,14 +43,25 @@ def polite_opening(item: Item, text: str, params: OpeningParams) -> Outcome:
     end = lead + len(phrase)
     rest = text[end:].lstrip(" ")
     marked = rest[:1] != "" and rest[0] in _MARKS[language]
-    if len(units(_without_openings(rest, phrases))) < params.min_rest:
+    if len(units(without_openings(rest, phrases))) < params.min_rest:
         return Outcome(0.0, ((lead, end),), "nothing follows the opening")
     if not marked:
         return Outcome(0.5, ((lead, end),), f"no mark after the opening '{phrase}'")
     return Outcome(1.0, ((lead, end),), f"opens with '{phrase}'")
 
 
-def _without_openings(text: str, phrases: tuple[str, ...]) -> str:
+def _plain(text: str, params: OpeningParams) -> Outcome:
+    """The wish for no opening; score .5: a word that is one begins the sentence (sure signs, of course not), without a mark."""
+    lead = len(text) - len(text.lstrip(_LEADING))
+    phrase = opening_phrase(text[lead:], params.anywhere())
+    if phrase is None:
+        return Outcome(1.0)
+    span = (lead, lead + len(phrase))
+    marked = text[span[1] :].lstrip(" ")[:1] in (*_MARKS["en"], *_MARKS["zh"], "")
+    return Outcome(0.0 if marked else 0.5, (span,), f"opens with '{phrase}'")
+
+
+def without_openings(text: str, phrases: tuple[str, ...]) -> str:
     """``text`` without further openings at its beginning: "Of course, happy to help!" answers nothing."""
     while True:
         text = text.lstrip(_LEADING + _MARKS["en"] + _MARKS["zh"])

@@ -23,6 +23,7 @@ class CourtesyParams(Params):
 
     max_marks: int = Field(default=3, ge=1, description="Most marks of courtesy, all counted.")
     min_words: int = Field(default=3, ge=1, description="Fewest words beside them; two Chinese characters count as one.")
+    present: bool = Field(default=True, description="true: courtesy is wanted; false: none, in any language.")
 
 
 @program("courtesy_marks", CourtesyParams, languages=("en", "zh"), catches=("boilerplate", "other_language"), threshold=0.6)
@@ -32,6 +33,9 @@ def courtesy_marks(item: Item, text: str, params: CourtesyParams) -> Outcome:
     plain = re.sub(r"`[^`\n]*`", " name ", text.lower())
     for phrase in NOT_COURTESY:
         plain = plain.replace(phrase, " ")
+    if not params.present:
+        weighed = {mark: value for marks in COURTESY_MARKS.values() for mark, value in marks.items() if _find(mark, plain)}
+        return Outcome(max(0.0, 1 - sum(weighed.values())), (), f"courtesy: {', '.join(weighed)}" if weighed else "")
     rude = [mark for mark in RUDE_MARKS[language] if _find(mark, plain)]
     if rude:
         return Outcome(0.0, (), f"rude: '{rude[0]}'")

@@ -121,6 +121,10 @@ class Evaluate(Stage[EvaluateOptions]):
         for name in options.probe.methods if options.probe else ():
             if name not in options.methods:
                 raise NormaError(f"the probe names '{name}', which is no method", mend=nearest(name, options.methods))
+        for name, method in options.methods.items():
+            if method.leash is not None and method.leash not in options.methods:
+                what = f"the leash of '{name}' leads to '{method.leash}', which is no method"
+                raise NormaError(what, mend=nearest(method.leash, options.methods))
         results: dict[str, Any] = {}
         for number, (name, method) in enumerate(options.methods.items(), 1):
             path = ctx.folder / "methods" / f"{name}.json"
