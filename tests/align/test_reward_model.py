@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from norma.align.reward_model import RewardModel, parts, size, text_scores
+from norma.align.reward_model import RewardModel, size, text_scores
 from norma.align.reward_model_options import RewardModelOptions
 from norma.align.reward_training import RewardTraining, judgement
 from norma.base.errors import NormaError

@@ -10,7 +10,7 @@ The folder is what transformers calls ...ForSequenceClassification, so that it o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,12 @@ from norma.nn import Mask, Transformer, with_head
 from norma.nn.lora import plain_state
 from norma.spec import Message
 from norma.text.tokenizer import Tokenizer, framed
+from norma.train.reading import Reading, parts, states
 from norma.train.scoring import ROUND
 
 REWARD = ("reward",)  # the name of a single output
 MICRO_TOKENS = 4096  # padded tokens that are scored at one time
 BRANCHES = 8  # answers to one prompt that share its row
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One text as a model reads it. ``segments`` are all 0 but in pairs of an encoder."""
-
-    ids: Sequence[int]
-    segments: Sequence[int]
 
 
 class RewardModel:
@@ -170,17 +163,6 @@ def size(network: Transformer, group: Sequence[Reading]) -> int:
     return shared + sum(len(text.ids) - shared for text in group)
 
 
-def parts(sizes: Sequence[int], tokens: int) -> list[list[int]]:
-    """Numbers of the groups of each micro-batch: at most ``tokens`` padded tokens each, groups of like size together."""
-    made: list[list[int]] = []
-    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
-        if made and (len(made[-1]) + 1) * sizes[i] <= tokens:
-            made[-1].append(i)
-        else:
-            made.append([i])
-    return made
-
-
 def _shared(group: Sequence[Reading]) -> int:
     """How many tokens the texts of a group have in common from the start, less than any of them has. Causal states there are equal."""
     if len(group) == 1:
@@ -212,16 +194,7 @@ def _decoded(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: t
 
 
 def _encoded(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: torch.dtype) -> Tensor:
-    texts = [text for group in groups for text in group]
-    length = -(-max(len(text.ids) for text in texts) // ROUND) * ROUND
-    ids, segments = (np.zeros((len(texts), length), dtype=np.int64) for _ in range(2))
-    real = np.zeros((len(texts), length), dtype=np.bool_)
-    for row, text in enumerate(texts):
-        n = len(text.ids)
-        ids[row, :n], segments[row, :n], real[row, :n] = text.ids, text.segments, True
-    ids_BT, segments_BT, real_BT = (torch.from_numpy(x).to(network.device) for x in (ids, segments, real))
-    two = segments_BT if network.config.segments > 1 and segments.any() else None
-    hidden = network.hidden(ids_BT, Mask(padding=real_BT), segments_BT=two, dtype=dtype)
+    hidden, real_BT = states(network, [text for group in groups for text in group], dtype)
     return network.classify(hidden.float(), real_BT)
 
 
