@@ -89,7 +89,7 @@ def test_special_tokens_and_length(bert: LanguageModel) -> None:
 
 def test_tokens_keep_their_places(bert: LanguageModel) -> None:
     words = ["It", "writes", "an", "object", ".", "您", "好", "："]
-    assert encode.join(words)[0] == "It writes an object . 您好："
+    assert encode.join(words)[0] == "It writes an object .您好："
     (row,) = encode.token_readings(bert, [words], 64)
     for word, place in zip(words, row.places, strict=True):
         assert word.startswith(bert.tokenizer.decode([row.reading.ids[place]]).strip()[:1])

@@ -44,9 +44,9 @@ class CurveBase(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="What it is called in the table.")
-    model: InputRef | None = Field(None, description="The stage whose model it is.")
+    model: InputRef | dict[str, InputRef] | None = Field(None, description="The stage whose model it is, or one a language: {en: ..., zh: ...}.")
     new: ModelOptions | None = Field(None, description="Shape of a new model, which knows nothing.")
-    tokenizer: InputRef | None = Field(None, description="Tokenizer of a new model.")
+    tokenizer: InputRef | dict[str, InputRef] | None = Field(None, description="Tokenizer of a new model, or one a language.")
     words: bool = Field(False, description="No network: TF-IDF of words and pairs of them (of Chinese, of characters), logistic regression.")
     learning_rate: float | None = Field(None, gt=0, description="Another learning rate for this base.")
 
@@ -126,7 +126,7 @@ def _made(ctx: Context[LearningCurveOptions], cell: Cell, given: Given) -> dict[
     if cell.base.words:
         return {"right": _by_words(rows, given), "steps": 0, "rows": len(rows)}
     dtype = prepare(ctx)
-    base = _base(ctx, cell)
+    base = _base(ctx, cell, given.language)
     options = ctx.options
     per_epoch = max(1, len(rows) // min(options.batch, len(rows)))
     wanted = max(options.least_steps, round(options.epochs * per_epoch))
@@ -144,14 +144,25 @@ def _made(ctx: Context[LearningCurveOptions], cell: Cell, given: Given) -> dict[
     return {"right": [int(p["predicted"] == p["label"]) for p in predicted], "steps": done, "rows": len(rows)}
 
 
-def _base(ctx: Context[LearningCurveOptions], cell: Cell) -> LanguageModel:
+def _base(ctx: Context[LearningCurveOptions], cell: Cell, language: str) -> LanguageModel:
     from norma.pipeline.stages.pretrain import new_model
     from norma.text.tokenizer import Tokenizer
 
     if cell.base.model is not None:
-        return open_model(ctx, cell.base.model)
+        return open_model(ctx, _spoken(cell.base.model, language, cell.base.name))
     assert cell.base.new is not None and cell.base.tokenizer is not None
-    return new_model(cell.base.new, Tokenizer.load(ctx.path(cell.base.tokenizer)), (ctx.seed << 8) + cell.seed, cell.base.name)
+    tokenizer = _spoken(cell.base.tokenizer, language, cell.base.name)
+    return new_model(cell.base.new, Tokenizer.load(ctx.path(tokenizer)), (ctx.seed << 8) + cell.seed, cell.base.name)
+
+
+def _spoken(stage: str | dict[str, str], language: str, name: str) -> str:
+    """The stage for a language: of its first part where there is none of it all."""
+    if isinstance(stage, str):
+        return stage
+    found = stage.get(language) or stage.get(language.split("-")[0])
+    if found is None:
+        raise NormaError(f"base '{name}' has no stage for '{language}'", mend=f"It has {', '.join(stage)}; or leave it out of that task's bases")
+    return found
 
 
 def _pace(ctx: Context[LearningCurveOptions], base: LanguageModel, given: Given, dtype: torch.dtype) -> float:
