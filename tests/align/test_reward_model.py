@@ -27,6 +27,7 @@ from norma.spec import Item, Message
 from norma.text.chat import prompt_ids
 from norma.text.tokenizer import Tokenizer, train_tokenizer
 from norma.train import TrainOptions, train
+from norma.train.reading import parts
 
 Make = Callable[..., LanguageModel]
 FP32 = torch.float32

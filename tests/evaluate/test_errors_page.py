@@ -16,7 +16,7 @@ def labels_page() -> str:
     scores = {
         "shape": "labels", "measured_on": "test", "rows": 4, "accuracy": rate, "macro_f1": rate, "confusion": [[1, 1], [1, 1]],
         "labels": [{"label": "good", "f1": 0.5}, {"label": BAD, "f1": 0.25}],
-        "calibration": {"temperature": 1.5, "error_before": 0.2, "error_after": 0.1, "bins": [{"n": 4, "confidence": 0.7, "accuracy": 0.5}]},
+        "calibration": {"temperature": 1.5, "error_before": 0.2, "error_after": 0.1, "bins": [{"n": 4, "confidence": 0.7, "accuracy": 1}]},
     }  # fmt: skip
     rows = [
         {"id": "a", "text": "right", "label": "good", "predicted": "good", "probability": 0.9, "right": 0.9},

@@ -29,7 +29,9 @@ def test_the_gradient_is_that_of_the_whole_batch(make_model: Callable[..., Langu
     model = make_model(seed=3)
     training = ContrastiveTraining(pairs(model), rows=6, seed=0, dtype=torch.float32, temperature=0.3, micro_tokens=64)
     network, chosen = model.transformer, training._step(0)
-    direct = info_nce(pooled(network, [p.first for p in chosen]), pooled(network, [p.second for p in chosen]), temperature=0.3, symmetric=True)
+    direct = info_nce(
+        pooled(network, [p.first for p in chosen]), pooled(network, [p.second for p in chosen]), temperature=0.3, symmetric=True
+    )
     expected = torch.autograd.grad(direct.loss / 6, list(network.parameters()))
     parts = list(training.losses(network, 0))
     for loss, _ in parts:

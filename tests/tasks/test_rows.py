@@ -31,7 +31,7 @@ def test_a_table_without_a_head_and_one_with(tmp_path: Path) -> None:
 def test_columns_of_another_name(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("verdict,remark\nyes,fine\n", encoding="utf-8")
-    with pytest.raises(NormaError, match="no column 'text'.*verdict, remark"):
+    with pytest.raises(NormaError, match=r"no column 'text'.*verdict, remark"):
         rows(file, "labels")
     assert rows(file, "labels", {"text": "remark", "label": "verdict"})[0]["label"] == "yes"
 
@@ -66,7 +66,7 @@ def test_parallel_files(tmp_path: Path) -> None:
     two.write_text("Ein Mann.\nNichts.\nEin Hund.\n", encoding="utf-8")
     assert [(r["source"], r["target"]) for r in rows(one, "texts", second=two)] == [("A man.", "Ein Mann."), ("A dog.", "Ein Hund.")]
     two.write_text("Ein Mann.\n", encoding="utf-8")
-    with pytest.raises(NormaError, match="3 lines here, 1 in t.de"):
+    with pytest.raises(NormaError, match=r"3 lines here, 1 in t.de"):
         rows(one, "texts", second=two)
     with pytest.raises(NormaError, match="file not found"):
         rows(tmp_path / "none.tsv", "labels")

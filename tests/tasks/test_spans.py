@@ -51,7 +51,7 @@ def test_targets_are_places_of_the_answer_or_the_null_span(make_model: Callable[
 
 
 def test_a_question_that_leaves_no_room_is_refused(make_model: Callable[..., LanguageModel]) -> None:
-    with pytest.raises(NormaError, match="the question has .* tokens"):
+    with pytest.raises(NormaError, match=r"the question has .* tokens"):
         windows(make_model(), [ROW | {"question": "why " * 60}], length=60, stride=20)
 
 
@@ -76,5 +76,3 @@ def test_the_threshold_of_silence() -> None:
     assert null_threshold([1.0, 2.0, 3.0], [0.0, 1.0, 1.0], [1.0, 0.0, 0.0]) == pytest.approx(1.5)
     assert null_threshold([1.0, 2.0], [1.0, 1.0], [0.0, 0.0]) < 1.0
     assert null_threshold([1.0, 2.0], [0.0, 0.0], [1.0, 1.0]) > 2.0
-
-

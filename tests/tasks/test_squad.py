@@ -15,7 +15,7 @@ def test_squad_by_hand() -> None:
     assert squad_words("The  Denver, Broncos!") == ["denver", "broncos"]
     assert exact("the Denver Broncos", ["Denver Broncos", "Broncos"]) == 1.0
     assert exact("Carolina Panthers", ["Denver Broncos"]) == 0.0 and f1("Carolina Panthers", ["Denver Broncos"]) == 0.0
-    # said: {in, july, 1999}, given: {july, 1999}: precision 2/3, recall 1: F1 = 4/3 / 5/3 = .8; the other answer gives 2 * 1/3 * 1 / (4/3) = .5
+    # said: {in, july, 1999}, given: {july, 1999}: precision 2/3, recall 1: F1 = 4/3 / 5/3 = .8; the other: 2 * 1/3 / (4/3) = .5
     assert f1("in July 1999", ["1999", "July 1999"]) == pytest.approx(0.8)
     assert f1("in July 1999", ["1999"]) == pytest.approx(0.5)
     # Bags: "the the cat cat" holds cat twice, the answer once: precision 1/2, recall 1.

@@ -52,7 +52,11 @@ def test_what_models_read(tiny_tokenizer: Tokenizer, make_model: Callable[..., L
     assert prompt(two, "It writes.") == [*tiny_tokenizer.encode("It writes."), tiny_tokenizer.eos_id]
     decoder = make_model()
     assert tiny_tokenizer.decode(prompt(decoder, "It writes."), skip_special=False) == "<|bos|><|user|>It writes.<|end|><|assistant|>"
-    assert len(write(two, ["It writes.", "math"], beams=2, max_new_tokens=4)) == 2 == len(write(decoder, ["a", "b"], beams=2, max_new_tokens=4))
+    assert (
+        len(write(two, ["It writes.", "math"], beams=2, max_new_tokens=4))
+        == 2
+        == len(write(decoder, ["a", "b"], beams=2, max_new_tokens=4))
+    )
     encoder = preset("bert", vocab_size=len(tiny_tokenizer), width=24, layers=1, head_size=8, max_positions=64)
     with pytest.raises(NormaError, match="it writes no texts"):
         prompt(LanguageModel(Transformer(encoder), tiny_tokenizer), "a")

@@ -195,7 +195,8 @@ def test_pairs_of_like_length_stand_together(tmp_path: Path, tokenizer: Tokenize
         parts = [stream.rows(np.arange(i, i + 64), 0) for i in range(0, 256, 64)]
         waste[stream.by_length] = sum(p.source.size + p.ids.size for p in parts if p.source is not None) / sum(p.tokens for p in parts)
     assert waste[True] < 0.8 * waste[False]
-    assert (grouped.rows(np.arange(5), 0).ids == GivenPairs.read(file, tokenizer, length=200, start=0, seed=1, by_length=True).rows(np.arange(5), 9).ids).all()
+    again = GivenPairs.read(file, tokenizer, length=200, start=0, seed=1, by_length=True)
+    assert (grouped.rows(np.arange(5), 0).ids == again.rows(np.arange(5), 9).ids).all()
 
 
 def test_a_part_leaves_padding_out(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -204,4 +205,5 @@ def test_a_part_leaves_padding_out(tmp_path: Path, tokenizer: Tokenizer) -> None
     longest = int((whole.documents > 0).sum(axis=1).argmax())
     short = [i for i in range(3) if i != longest]
     part = whole.part(short[0], short[0] + 1)
-    assert part.source is not None and part.ids.shape[1] <= 16 > part.source.shape[1] - 8 and part.predicted == int((whole.targets[short[0]] != -100).sum())
+    assert part.source is not None and part.ids.shape[1] <= 16 and part.source.shape[1] <= 16
+    assert part.predicted == int((whole.targets[short[0]] != IGNORE).sum())

@@ -1,7 +1,7 @@
 """Rows of a task as ids and targets.
 
-    text, pair ─→ [CLS] text [SEP] pair [SEP], cut to the length ─→ Reading, label
-    tokens ─→ one text ─→ Reading, and the place of each token's first piece ─→ a label there, IGNORE elsewhere
+text, pair ─→ [CLS] text [SEP] pair [SEP], cut to the length ─→ Reading, label
+tokens ─→ one text ─→ Reading, and the place of each token's first piece ─→ a label there, IGNORE elsewhere
 """
 
 from __future__ import annotations

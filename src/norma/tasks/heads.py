@@ -1,6 +1,6 @@
 """A model with a task's head in the place of its own, what of it learns, and what its folder says of the task.
 
-    model ─→ begin: another head, new weights there ─→ freeze: all, or the last blocks ─→ learning ─→ save: folder, labels, norma.json
+model ─→ begin: another head, new weights there ─→ freeze: all, or the last blocks ─→ learning ─→ save: folder, labels, norma.json
 """
 
 from __future__ import annotations

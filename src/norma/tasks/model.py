@@ -1,6 +1,6 @@
 """A task model answers on new input: labels, labels of tokens, answers found in a text, texts.
 
-    model folder ─→ TaskModel (its head says which task, norma.json how it reads) ─→ predict(rows) ─→ a row of answers for each
+model folder ─→ TaskModel (its head says which task, norma.json how it reads) ─→ predict(rows) ─→ a row of answers for each
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TaskModel:
     def predict(self, rows: Sequence[Row], **writing_options: Any) -> list[dict[str, Any]]:
         """A row of answers for each row of input, the input with it.
 
-        Raises NormaError, naming the row, where one has not what the task reads. ``writing_options`` go to :func:`norma.tasks.writing.write`.
+        Raises NormaError, naming the row, where one has not what the task reads. ``writing_options``: :func:`norma.tasks.writing.write`.
         """
         needed = {"labels": ("text",), "tokens": ("tokens",), "questions": ("question", "context"), "texts": ("source",)}[self.shape]
         for number, row in enumerate(rows, 1):
@@ -115,7 +115,8 @@ class TaskModel:
         out = []
         for found in self.found(rows):
             silent = threshold is not None and found.margin <= threshold
-            out.append({"predicted": "" if silent else found.text, "start": -1 if silent else found.start, "margin": round(found.margin, 6)})
+            said = {"predicted": "", "start": -1} if silent else {"predicted": found.text, "start": found.start}
+            out.append(said | {"margin": round(found.margin, 6)})
         return out
 
     def _texts(self, rows: Sequence[Row], **options: Any) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Answers found in a text: long texts as windows that overlap, and the best span over all of them.
 
-    question, context ─→ [CLS] question [SEP] window of the context [SEP], each ``stride`` tokens after the one before ─→ start, end scores
-    ─→ best start <= end over the windows' places in the context ─┬─ its score above the null span's (place 0) + threshold ─→ text
-                                                                   └─ else ─→ "" (SQuAD 2.0, as in BERT, 1810.04805, 4.3)
+question, context ─→ [CLS] question [SEP] window of the context [SEP], each ``stride`` tokens after the one before ─→ start, end scores
+─→ best start <= end over the windows' places in the context ─┬─ its score above the null span's (place 0) + threshold ─→ text
+                                                               └─ else ─→ "" (SQuAD 2.0, as in BERT, 1810.04805, 4.3)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Texts from texts: a model's translations and summaries by beam search, and how near they come to what people wrote.
 
-    source ─→ ids (+ end) of an encoder, a question of a chat of a decoder ─→ beam search ─→ hypothesis
-    hypotheses, references ─→ sacreBLEU, chrF (Post, 1804.08771; Popović 2015) and ROUGE (Lin 2004, by rouge-score), with intervals
+source ─→ ids (+ end) of an encoder, a question of a chat of a decoder ─→ beam search ─→ hypothesis
+hypotheses, references ─→ sacreBLEU, chrF (Post, 1804.08771; Popović 2015) and ROUGE (Lin 2004, by rouge-score), with intervals
 """
 
 from __future__ import annotations
@@ -29,23 +29,33 @@ def write(
     model: LanguageModel, sources: Sequence[str], *, beams: int = 5, max_new_tokens: int = 128, length_penalty: float = 1.0, batch: int = 32
 ) -> list[str]:
     """The best text that beam search finds for each source."""
-    prompts = [prompt(model, source) for source in sources]
+    prompts = [prompt(model, source, max_new_tokens) for source in sources]
     how: dict[str, Any] = {"beams": beams, "max_new_tokens": max_new_tokens, "length_penalty": length_penalty, "batch": batch}
     return [found[0].text.strip() for found in beam_search(model, prompts, **how)]
 
 
-def prompt(model: LanguageModel, source: str) -> list[int]:
-    """What the model reads: as it was trained by ``given`` (two stacks) and by an sft stage (a decoder: the question of a chat)."""
-    tokenizer = model.tokenizer
+def prompt(model: LanguageModel, source: str, new: int = 1) -> list[int]:
+    """What the model reads: as it was trained by ``given`` (two stacks) and by an sft stage (a decoder: the question of a chat).
+
+    A source that leaves no room for ``new`` tokens is cut at its end. Raises NormaError for an encoder.
+    """
+    tokenizer, most = model.tokenizer, model.config.max_positions
     if model.config.kind == "encoder-decoder":
         tail = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-        return (tokenizer.encode(source) + tail)[-model.config.max_positions :]
+        return tokenizer.encode(source)[: most - len(tail)] + tail
     if model.config.kind == "encoder":
         raise NormaError(f"{model.config.family} is an encoder: it writes no texts", mend="Choose a decoder or an encoder-decoder")
-    return prompt_ids(tokenizer, [{"role": "user", "content": source}])
+    made = prompt_ids(tokenizer, [{"role": "user", "content": source}])
+    ids, room = tokenizer.encode(source), max(most // 2, most - new)
+    while len(made) > room and ids:
+        ids = ids[: -(len(made) - room)]
+        made = prompt_ids(tokenizer, [{"role": "user", "content": tokenizer.decode(ids)}])
+    return made
 
 
-def text_scores(hypotheses: Sequence[str], references: Sequence[str], *, wanted: Sequence[Metric], chinese: bool, seed: int) -> dict[str, Any]:
+def text_scores(
+    hypotheses: Sequence[str], references: Sequence[str], *, wanted: Sequence[Metric], chinese: bool, seed: int
+) -> dict[str, Any]:
     """{name: {score, low, high}} in points of 100, with sacreBLEU's bootstrap intervals and signature.
 
     ``bleu`` is cased and detokenised; ``bleu_lower`` the same on lower case, as papers on Multi30k mostly report it.

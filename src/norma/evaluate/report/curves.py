@@ -48,13 +48,14 @@ def _panel(points: Sequence[Mapping[str, Any]], bases: Sequence[str], left: floa
             continue
         upper = [f"{x(p['rows'])} {_y(p['high'], y_axis)}" for p in own]
         lower = [f"{x(p['rows'])} {_y(p['low'], y_axis)}" for p in reversed(own)]
-        dots = [
-            {"x": x(p["rows"]), "y": _y(p["rate"], y_axis), "says": f"{base}, {p['rows']:,} rows: {p['rate']:.3f} [{p['low']:.3f}, {p['high']:.3f}]"}
-            for p in own
-        ]
+        dots = [{"x": x(p["rows"]), "y": _y(p["rate"], y_axis), "says": _says(p)} for p in own]
         path = "M" + " L".join(f"{d['x']} {d['y']}" for d in dots)
         lines.append({"colour": _colour(number), "path": path, "band": "M" + " L".join([*upper, *lower]) + " Z", "dots": dots})
     return {"left": left, "right": left + PANEL, "lines": lines, "ticks": [(x(n), f"{n:,}") for n in sizes]}
+
+
+def _says(p: Mapping[str, Any]) -> str:
+    return f"{p['base']}, {p['rows']:,} rows: {p['rate']:.3f} [{p['low']:.3f}, {p['high']:.3f}]"
 
 
 def _colour(number: int) -> int:

@@ -25,10 +25,9 @@ NAMES: Mapping[str, tuple[str, str]] = {
 
 def render_errors(scores: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], *, title: str) -> str:
     """The page as text. ``predictions`` have ``right``, from 0 to 1: how good each is."""
-    found = [
-        {"name": NAMES.get(name, (name, name)), "bounds": None, **value} for name, value in scores.items() if isinstance(value, Mapping) and "rate" in value
-    ]
-    texts = [{"name": (name, name), **value} for name, value in scores.items() if isinstance(value, Mapping) and "score" in value]
+    measured = [(name, value) for name, value in scores.items() if isinstance(value, Mapping)]
+    found = [{"name": NAMES.get(name, (name, name)), "bounds": None, **value} for name, value in measured if "rate" in value]
+    texts = [{"name": (name, name), **value} for name, value in measured if "score" in value]
     wrong = [_example(p) for p in sorted(predictions, key=lambda p: p["right"]) if not _right(p)]
     labels = [row["label"] for row in scores.get("labels", [])]
     confusion = scores.get("confusion")

@@ -77,7 +77,7 @@ class Contrastive(Stage[ContrastiveOptions]):
         save_model(ctx, model, pooling=options.pooling)
         rows = [[name, round(before[name], 4), round(after[name], 4)] for name in after]
         table = {"title": f"Partners found among {len(held_out):,}", "columns": ["measure", "before", "after"], "rows": rows}
-        return {"model": True, "steps": steps, "loss": last.get("loss"), "retrieval": after} | ({"table": table} if rows else {})
+        return {"steps": steps, "loss": last.get("loss"), "retrieval": after} | ({"table": table} if rows else {})
 
 
 def _measured(model: LanguageModel, pairs: list[Pair], pooling: str) -> dict[str, float]:

@@ -44,10 +44,12 @@ class CurveBase(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="What it is called in the table.")
-    model: InputRef | dict[str, InputRef] | None = Field(None, description="The stage whose model it is, or one a language: {en: ..., zh: ...}.")
+    model: InputRef | dict[str, InputRef] | None = Field(
+        None, description="The stage whose model it is, or one a language: {en: ..., zh: ...}."
+    )
     new: ModelOptions | None = Field(None, description="Shape of a new model, which knows nothing.")
     tokenizer: InputRef | dict[str, InputRef] | None = Field(None, description="Tokenizer of a new model, or one a language.")
-    words: bool = Field(False, description="No network: TF-IDF of words and pairs of them (of Chinese, of characters), logistic regression.")
+    words: bool = Field(False, description="No network: TF-IDF of words and pairs of them (of Chinese, of characters), a logistic model.")
     learning_rate: float | None = Field(None, gt=0, description="Another learning rate for this base.")
 
     @model_validator(mode="after")
@@ -161,7 +163,8 @@ def _spoken(stage: str | dict[str, str], language: str, name: str) -> str:
         return stage
     found = stage.get(language) or stage.get(language.split("-")[0])
     if found is None:
-        raise NormaError(f"base '{name}' has no stage for '{language}'", mend=f"It has {', '.join(stage)}; or leave it out of that task's bases")
+        mend = f"It has {', '.join(stage)}; or leave it out of that task's bases"
+        raise NormaError(f"base '{name}' has no stage for '{language}'", mend=mend)
     return found
 
 
