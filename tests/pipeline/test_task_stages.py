@@ -150,6 +150,7 @@ def test_a_killed_task_ends_with_the_same_bytes(run: Run, data: Context[Any]) ->
     assert crossed["folds"] == 2 and crossed["accuracy"]["n"] == len(read_jsonl(data.folder / "train.jsonl"))
 
 
+@pytest.mark.slow
 def test_labels_of_tokens(run: Run, tmp_path: Path) -> None:
     rows = [
         {"tokens": words, "labels": ["B-N" if w in ("json", "math") else "O" for w in words]}
@@ -157,12 +158,13 @@ def test_labels_of_tokens(run: Run, tmp_path: Path) -> None:
     ]
     write_jsonl(tmp_path / "train.jsonl", rows)
     run("task-data", "data", shape="tokens", train="train.jsonl")
-    ctx = run("task", **{"from": "bert", "epochs": 12, "length": 48, "dropout": 0.0, "train": TRAIN})
+    ctx = run("task", **{"from": "bert", "epochs": 30, "batch": 8, "length": 48, "dropout": 0.0, "train": TRAIN})
     scores = read_json(ctx.folder / "scores.json")
     assert scores["accuracy"]["rate"] > 0.95 and scores["entity_f1"]["rate"] > 0.8
     assert read_jsonl(ctx.folder / "predictions.jsonl")[0].keys() >= {"tokens", "labels", "predicted"}
 
 
+@pytest.mark.slow
 def test_answers_are_found(run: Run, tmp_path: Path) -> None:
     """The answer is the number behind 'rounds'; some texts have none."""
     qas = []
@@ -171,7 +173,7 @@ def test_answers_are_found(run: Run, tmp_path: Path) -> None:
         answer = str(i % 9)
         if i % 4:
             words[i % 11 : i % 11 + 1] = ["rounds", answer]
-        context = " ".join(words)
+        context = " ".join([*words, "text" * (i // 2), "json" * (i % 2)])
         start = context.find("rounds") + 7
         asked = {"id": str(i), "question": "number?", "answers": [{"text": answer, "answer_start": start}] if i % 4 else []}
         qas.append({"context": context, "qas": [asked | {"is_impossible": not i % 4}]})
@@ -201,7 +203,19 @@ def test_texts_are_written_and_scored_part_by_part(run: Run, tmp_path: Path, mon
 
     (tmp_path / "a.en").write_text("it writes\nit waits\n" * 20, encoding="utf-8")
     (tmp_path / "a.de").write_text("es schreibt\nes wartet\n" * 20, encoding="utf-8")
-    run("task-data", "data", shape="texts", train="a.en", train_target="a.de", language="de", test="a.en", test_target="a.de", most=5)
+    (tmp_path / "b.en").write_text("it rounds\n", encoding="utf-8")
+    (tmp_path / "b.de").write_text("es rundet\n", encoding="utf-8")
+    run(
+        "task-data",
+        "data",
+        shape="texts",
+        train="b.en",
+        train_target="b.de",
+        language="de",
+        test="a.en",
+        test_target="a.de",
+        validation_share=0,
+    )
     calls: list[int] = []
 
     def write(model: Any, sources: list[str], **how: Any) -> list[str]:
@@ -221,6 +235,7 @@ def test_texts_are_written_and_scored_part_by_part(run: Run, tmp_path: Path, mon
     assert read_jsonl(ctx.folder / "predictions.jsonl")[1]["predicted"] == "er wartet"
 
 
+@pytest.mark.slow
 def test_a_learning_curve_goes_on_cell_by_cell(run: Run, data: Context[Any]) -> None:
     shape = {"preset": "bert", "width": 32, "layers": 1, "head_size": 16, "max_positions": 64}
     bases = [
@@ -251,6 +266,7 @@ def test_a_learning_curve_goes_on_cell_by_cell(run: Run, data: Context[Any]) -> 
     assert svg.count('<path class="path"') == 3 and "toy" in svg
 
 
+@pytest.mark.slow
 def test_embeddings_are_learnt(run: Run, tmp_path: Path) -> None:
     pairs = [{"id": str(i), "source": f"What is {i}?", "target": f"{i} waits {i} seconds"} for i in range(24)]
     (tmp_path / "pairs").mkdir()

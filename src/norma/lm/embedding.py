@@ -64,7 +64,6 @@ def token_rows(model: LanguageModel, texts: Sequence[str], limit: int | None = N
 def pooled(network: Transformer, rows: Sequence[Sequence[int]], pooling: str = "mean", dtype: torch.dtype = torch.float32) -> Tensor:
     """(B, W) fp32, differentiable, not normalised: one vector for each row of ids. An encoder-decoder reads with its encoder."""
     length = -(-max(map(len, rows)) // ROUND) * ROUND
-    length = max(max(map(len, rows)), min(length, network.config.max_positions))
     ids_BT = torch.zeros(len(rows), length, dtype=torch.int64)
     real_BT = torch.zeros(len(rows), length, dtype=torch.bool)
     for b, row in enumerate(rows):

@@ -67,9 +67,9 @@ class ContrastiveTraining:
         vectors, dropped = torch.zeros(len(texts), network.config.width, device=network.device), []
         with torch.no_grad():
             for part in made:
-                dropped.append(torch.get_rng_state())  # the second reading drops the same
+                dropped.append(_random(network.device))  # the second reading drops the same
                 vectors[part] = pooled(network, [texts[i] for i in part], self.pooling, self.dtype)
-        after = torch.get_rng_state()
+        after = _random(network.device)
         n = len(chosen)
         leaf = vectors.requires_grad_(True)
         groups = None
@@ -79,16 +79,28 @@ class ContrastiveTraining:
         (gradient,) = torch.autograd.grad(found.loss / n, leaf)
         first = {"loss": float(found.loss.detach()) / n, "nearest": float(found.nearest) / n}
         for part, state in zip(made, dropped, strict=True):
-            torch.set_rng_state(state)
+            _set_random(network.device, state)
             again = pooled(network, [texts[i] for i in part], self.pooling, self.dtype)
             yield (again * gradient[part]).sum(), {**first, "tokens": float(sum(len(texts[i]) for i in part))}
             first = {}
-        torch.set_rng_state(after)
+        _set_random(network.device, after)
 
     def _step(self, step: int) -> list[Pair]:
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.random.Generator(np.random.Philox(key=(self.seed << 32) + epoch)).permutation(len(self.pairs))
         return [self.pairs[i] for i in order[place * self.rows : (place + 1) * self.rows].tolist()]
+
+
+def _random(device: torch.device) -> Tensor:
+    """The state of the random numbers that dropout takes on this device."""
+    return torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)
+
+
+def _set_random(device: torch.device, state: Tensor) -> None:
+    if device.type == "cpu":
+        torch.set_rng_state(state)
+    else:
+        torch.cuda.set_rng_state(state, device)
 
 
 def retrieved(anchors_ND: Tensor, partners_ND: Tensor, ranks: Sequence[int] = (1, 10)) -> dict[str, float]:

@@ -49,6 +49,12 @@ def begin(model: LanguageModel, shape: str, labels: Sequence[str], *, dropout: f
     return LanguageModel(network.to(model.transformer.device).eval(), tokenizer, kept=kept, name=model.name)
 
 
+def fresh(model: LanguageModel) -> tuple[str, ...]:
+    """Names of the modules of the head, which have much to learn: trained whole, whatever else is frozen."""
+    names = ("classifier", "pooler", "head_transform", "head_norm")
+    return tuple(name for name in names if getattr(model.transformer, name) is not None)
+
+
 def freeze(model: LanguageModel, last_layers: int) -> int:
     """Leave only the last ``last_layers`` blocks, the final norm and the head to learn; returns how many numbers that are."""
     network = model.transformer
@@ -56,8 +62,7 @@ def freeze(model: LanguageModel, last_layers: int) -> int:
     if last_layers > len(blocks):
         raise NormaError(f"last_layers is {last_layers}, the model has {len(blocks)}", mend="Leave it out to train all of them")
     network.requires_grad_(False)
-    heads = (network.classifier, network.pooler, network.head_transform, network.head_norm, getattr(network.stack, "norm", None))
-    for module in (*blocks[len(blocks) - last_layers :], *heads):
+    for module in (*blocks[len(blocks) - last_layers :], network.stack.norm, *map(network.get_submodule, fresh(model))):
         if module is not None:
             module.requires_grad_(True)
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -177,7 +177,7 @@ def learn(
     if options.last_layers is not None:
         learning = heads.freeze(model, options.last_layers)
         ctx.progress.say(f"{learning:,} of {model.config.parameters():,} numbers learn")
-    adapted(ctx, model, also=("classifier",))
+    adapted(ctx, model, also=heads.fresh(model))
     told = {"shape": given.shape, "length": options.length}
     if given.shape == "questions":
         told |= {"stride": options.stride, "longest": options.longest}
