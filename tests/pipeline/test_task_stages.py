@@ -279,3 +279,13 @@ def test_embeddings_are_learnt(run: Run, tmp_path: Path) -> None:
         run("contrastive", "killed", Dying(11), **options)
     killed = run("contrastive", "killed", **options)
     assert digests(whole.folder)["model.safetensors"] == digests(killed.folder)["model.safetensors"]
+
+
+def test_few_rows_have_each_label_alike() -> None:
+    from norma.pipeline.stages.task import few
+
+    rows = [{"id": str(i), "label": "rare" if i % 10 == 0 else "common"} for i in range(100)]
+    chosen = few(rows, 12, seed=3)
+    assert [row["label"] for row in chosen].count("rare") == 6 and few(rows, 12, seed=3) == chosen != few(rows, 12, seed=4)
+    assert chosen == few(rows, 40, seed=3)[:12], "more rows hold the fewer ones"
+    assert sorted(row["id"] for row in few(rows, 1000, seed=1)) == sorted(row["id"] for row in rows)

@@ -93,7 +93,8 @@ def bootstrap(
 
 def probabilities(logits_NL: Floats, temperature: float = 1.0) -> Floats:
     """(N, L) softmax of the logits over the temperature."""
-    return np.exp(log_softmax(logits_NL / temperature, axis=1))
+    out: Floats = np.exp(log_softmax(logits_NL / temperature, axis=1))
+    return out
 
 
 def fit_temperature(logits_NL: Floats, labels: Sequence[int]) -> float:

@@ -131,7 +131,8 @@ def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
 def _used(documents_BT: Ints) -> int:
     """Columns up to the last that is not padding everywhere, in eights: few lengths keep the CPU kernels' caches small."""
     last = np.flatnonzero(documents_BT.any(axis=0))
-    return min(documents_BT.shape[1], -(-(int(last[-1]) + 1 if len(last) else 1) // 8) * 8)
+    used = int(last[-1]) + 1 if len(last) else 1
+    return min(int(documents_BT.shape[1]), -(-used // 8) * 8)
 
 
 def within(documents_BT: Tensor) -> Tensor:
