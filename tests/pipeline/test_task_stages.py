@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,9 +153,10 @@ def test_a_killed_task_ends_with_the_same_bytes(run: Run, data: Context[Any]) ->
 
 @pytest.mark.slow
 def test_labels_of_tokens(run: Run, tmp_path: Path) -> None:
+    random.seed(1)
     rows = [
         {"tokens": words, "labels": ["B-N" if w in ("json", "math") else "O" for w in words]}
-        for words in ([WORDS[(i * k + k) % len(WORDS)] for k in range(1, 7)] for i in range(60))
+        for words in (random.choices(WORDS, k=6) for _ in range(80))
     ]
     write_jsonl(tmp_path / "train.jsonl", rows)
     run("task-data", "data", shape="tokens", train="train.jsonl")
@@ -231,7 +233,7 @@ def test_texts_are_written_and_scored_part_by_part(run: Run, tmp_path: Path, mon
     ctx = run("task-score", model="llama")
     assert calls == [16, 16, 16, 8], "the first part is not written again"
     scores = read_json(ctx.folder / "scores.json")
-    assert 0 < scores["bleu"]["score"] < 100 and scores["chrf"]["score"] > 60
+    assert scores["bleu"]["score"] < 100 and 60 < scores["chrf"]["score"] < 100
     assert read_jsonl(ctx.folder / "predictions.jsonl")[1]["predicted"] == "er wartet"
 
 
