@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from norma.base.errors import NormaError
+
+_WIDE = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
+_WORDS = re.compile(f"[{_WIDE}]|[^\\s{_WIDE}]+")  # words between spaces, Chinese characters one by one
 
 
 def predict(
@@ -57,7 +61,7 @@ def one(shape: str, text: str, pair: str | None, question: str | None) -> dict[s
             raise NormaError("this model finds answers in a text", mend="Give --question beside --text")
         return {"question": question, "context": text}
     if shape == "tokens":
-        return {"tokens": text.split()}
+        return {"tokens": _WORDS.findall(text)}
     if shape == "texts":
         return {"source": text}
     return {"text": text} | ({} if pair is None else {"pair": pair})

@@ -59,26 +59,24 @@ def readings(model: LanguageModel, texts: Sequence[str], pairs: Sequence[str] | 
 
 
 def token_readings(model: LanguageModel, rows: Sequence[Sequence[str]], length: int) -> list[Tokens]:
-    """Texts of given tokens, joined as people write them: with spaces, but not between Chinese characters."""
+    """Texts of given tokens, joined as people write them. No piece reaches over two tokens: each has a place of its own."""
     made = backend(model.tokenizer)
     made.enable_truncation(min(length, model.config.max_positions))
-    joined = [join(tokens) for tokens in rows]
     found = []
-    for (_, starts), encoding in zip(joined, made.encode_batch([text for text, _ in joined]), strict=True):
-        places = (encoding.char_to_token(start) for start in starts)
-        found.append(Tokens(Reading(list(encoding.ids), list(encoding.type_ids)), tuple(-1 if p is None else p for p in places)))
+    for tokens, encoding in zip(rows, made.encode_batch([spaced(tokens) for tokens in rows], is_pretokenized=True), strict=True):
+        first: dict[int, int] = {}
+        for place, word in enumerate(encoding.word_ids):
+            if word is not None:
+                first.setdefault(word, place)
+        places = tuple(first.get(number, -1) for number in range(len(tokens)))
+        found.append(Tokens(Reading(list(encoding.ids), list(encoding.type_ids)), places))
     return found
 
 
-def join(tokens: Sequence[str]) -> tuple[str, list[int]]:
-    """The text, and where each token begins in it."""
-    text, starts = "", []
-    for token in tokens:
-        if text and not (_wide(text[-1]) or _wide(token[:1])):
-            text += " "
-        starts.append(len(text))
-        text += token
-    return text, starts
+def spaced(tokens: Sequence[str]) -> list[str]:
+    """The tokens with the spaces that stand before them in a text: none between Chinese characters."""
+    pairs = zip(["", *tokens], tokens, strict=False)
+    return [token if not before or _wide(before[-1]) or _wide(token[:1]) else f" {token}" for before, token in pairs]
 
 
 def _wide(character: str) -> bool:

@@ -126,9 +126,9 @@ def _labels(row: dict[str, Any], shape: str) -> list[str]:
 def _texts(row: dict[str, Any]) -> list[str]:
     """What a tokenizer is trained on."""
     if "tokens" in row:
-        from norma.tasks.encode import join
+        from norma.tasks.encode import spaced
 
-        return [join(row["tokens"])[0]]
+        return ["".join(spaced(row["tokens"]))]
     return [row[name] for name in ("text", "pair", "source", "target", "context", "question") if name in row]
 
 
