@@ -156,11 +156,11 @@ def test_labels_of_tokens(run: Run, tmp_path: Path) -> None:
     random.seed(1)
     rows = [
         {"tokens": words, "labels": ["B-N" if w in ("json", "math") else "O" for w in words]}
-        for words in (random.choices(WORDS, k=6) for _ in range(80))
+        for words in (random.choices(WORDS, k=6) for _ in range(300))
     ]
     write_jsonl(tmp_path / "train.jsonl", rows)
     run("task-data", "data", shape="tokens", train="train.jsonl")
-    ctx = run("task", **{"from": "bert", "epochs": 30, "batch": 8, "length": 48, "dropout": 0.0, "train": TRAIN})
+    ctx = run("task", **{"from": "bert", "epochs": 20, "batch": 16, "length": 48, "dropout": 0.0, "train": TRAIN})
     scores = read_json(ctx.folder / "scores.json")
     assert scores["accuracy"]["rate"] > 0.95 and scores["entity_f1"]["rate"] > 0.8
     assert read_jsonl(ctx.folder / "predictions.jsonl")[0].keys() >= {"tokens", "labels", "predicted"}
