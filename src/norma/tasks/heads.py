@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -19,7 +19,7 @@ from norma.nn import Transformer, with_head
 from norma.nn.lora import plain_state
 from norma.text.tokenizer import framed
 
-HEADS: Mapping[str, Literal["classify", "tokens", "span"]] = {"labels": "classify", "tokens": "tokens", "questions": "span"}
+HEADS: Mapping[str, str] = {"labels": "classify", "tokens": "tokens", "questions": "span"}
 """Shape of a task → the head."""
 
 

@@ -35,7 +35,7 @@ class CurveTask(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="What it is called in the table.")
+    name: str = Field(pattern=r"^[^/\\]+$", description="What it is called in the table.")
     data: InputRef = Field(description="Its task-data stage (shape labels).")
     bases: list[str] | None = Field(None, description="Names of the bases that know its language; left out, all.")
 
@@ -45,7 +45,7 @@ class CurveBase(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="What it is called in the table.")
+    name: str = Field(pattern=r"^[^/\\]+$", description="What it is called in the table.")
     model: InputRef | dict[str, InputRef] | None = Field(
         None, description="The stage whose model it is, or one a language: {en: ..., zh: ...}."
     )
@@ -106,10 +106,10 @@ class LearningCurve(Stage[LearningCurveOptions]):
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 began = time.monotonic()
-                found = _made(ctx, cell, given[cell.task.name])
-                write_json(path, found)
+                made = _made(ctx, cell, given[cell.task.name])
+                write_json(path, made)
                 seconds = time.monotonic() - began
-                ctx.progress.say(f"{cell.name}: {sum(found['right']) / len(found['right']):.3f} in {seconds:.0f} s, {found['steps']} steps")
+                ctx.progress.say(f"{cell.name}: {sum(made['right']) / len(made['right']):.3f} in {seconds:.0f} s, {made['steps']} steps")
             ctx.progress.update(number + 1, len(cells))
         points = _points(ctx, cells)
         write_json(ctx.folder / "curve.json", {"points": points, "reference": ctx.options.bases[0].name})
