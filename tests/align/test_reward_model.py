@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from norma.align.reward_model import RewardModel, parts, size, text_scores
+from norma.align.reward_model import RewardModel, size, text_scores
 from norma.align.reward_model_options import RewardModelOptions
 from norma.align.reward_training import RewardTraining, judgement
 from norma.base.errors import NormaError
@@ -27,6 +27,7 @@ from norma.spec import Item, Message
 from norma.text.chat import prompt_ids
 from norma.text.tokenizer import Tokenizer, train_tokenizer
 from norma.train import TrainOptions, train
+from norma.train.reading import parts
 
 Make = Callable[..., LanguageModel]
 FP32 = torch.float32

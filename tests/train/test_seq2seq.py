@@ -179,3 +179,31 @@ def test_a_small_model_learns_it(family: str, kind: str, tokenizer: Tokenizer, s
         optimiser.step()
         losses.append(float(loss.detach()))
     assert np.mean(losses[-10:]) < losses[0] / 3, losses[::10]
+
+
+def test_pairs_of_like_length_stand_together(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Every epoch has each pair once, in groups that need less padding; the loss of a part is that of its rows with their padding."""
+    rows = [{"source": f"{i} " + "word " * (i % 23), "target": "word " * (i % 23) + str(i)} for i in range(300)]
+    file = pairs_file(tmp_path, rows)
+    plain, grouped = (GivenPairs.read(file, tokenizer, length=200, start=0, seed=1, by_length=flag) for flag in (False, True))
+    waste = {}
+    for stream in (plain, grouped):
+        for epoch in (0, 1):
+            numbers = np.arange(epoch * len(stream), (epoch + 1) * len(stream))
+            seen = [stream._pair(*divmod(int(n), len(stream))) for n in numbers]
+            assert sorted(seen) == list(range(len(stream)))
+        parts = [stream.rows(np.arange(i, i + 64), 0) for i in range(0, 256, 64)]
+        waste[stream.by_length] = sum(p.source.size + p.ids.size for p in parts if p.source is not None) / sum(p.tokens for p in parts)
+    assert waste[True] < 0.8 * waste[False]
+    again = GivenPairs.read(file, tokenizer, length=200, start=0, seed=1, by_length=True)
+    assert (grouped.rows(np.arange(5), 0).ids == again.rows(np.arange(5), 9).ids).all()
+
+
+def test_a_part_leaves_padding_out(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    rows = [{"source": "word " * n, "target": "word " * n} for n in (2, 3, 40)]
+    whole = GivenPairs.read(pairs_file(tmp_path, rows), tokenizer, length=200, start=0, seed=1).rows(np.arange(3), 0)
+    longest = int((whole.documents > 0).sum(axis=1).argmax())
+    short = [i for i in range(3) if i != longest]
+    part = whole.part(short[0], short[0] + 1)
+    assert part.source is not None and part.ids.shape[1] <= 16 and part.source.shape[1] <= 16
+    assert part.predicted == int((whole.targets[short[0]] != IGNORE).sum())

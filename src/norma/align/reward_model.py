@@ -10,15 +10,13 @@ The folder is what transformers calls ...ForSequenceClassification, so that it o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tokenizers
 import torch
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from norma.base.errors import NormaError
@@ -28,20 +26,13 @@ from norma.lm import LanguageModel
 from norma.nn import Mask, Transformer, with_head
 from norma.nn.lora import plain_state
 from norma.spec import Message
-from norma.text.tokenizer import Tokenizer
+from norma.text.tokenizer import Tokenizer, framed
+from norma.train.reading import Reading, parts, states
 from norma.train.scoring import ROUND
 
 REWARD = ("reward",)  # the name of a single output
 MICRO_TOKENS = 4096  # padded tokens that are scored at one time
 BRANCHES = 8  # answers to one prompt that share its row
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One text as a model reads it. ``segments`` are all 0 but in pairs of an encoder."""
-
-    ids: Sequence[int]
-    segments: Sequence[int]
 
 
 class RewardModel:
@@ -75,7 +66,7 @@ class RewardModel:
         new["classifier.weight"].normal_(0.0, (config.width + 1) ** -0.5, generator=generator)
         old = {name: tensor for name, tensor in plain_state(model.transformer).items() if name in new and tensor.shape == new[name].shape}
         network.load_state_dict(new | old)
-        tokenizer = _framed(model.tokenizer)
+        tokenizer = framed(model.tokenizer)
         kept = dict(model.kept) | {"pad_token_id": _padding(tokenizer)}
         made = LanguageModel(network.to(model.transformer.device).eval(), tokenizer, kept=kept, name=model.name)
         return RewardModel(made, reads or ("chat" if config.kind == "decoder" else "pair"), names)
@@ -172,17 +163,6 @@ def size(network: Transformer, group: Sequence[Reading]) -> int:
     return shared + sum(len(text.ids) - shared for text in group)
 
 
-def parts(sizes: Sequence[int], tokens: int) -> list[list[int]]:
-    """Numbers of the groups of each micro-batch: at most ``tokens`` padded tokens each, groups of like size together."""
-    made: list[list[int]] = []
-    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
-        if made and (len(made[-1]) + 1) * sizes[i] <= tokens:
-            made[-1].append(i)
-        else:
-            made.append([i])
-    return made
-
-
 def _shared(group: Sequence[Reading]) -> int:
     """How many tokens the texts of a group have in common from the start, less than any of them has. Causal states there are equal."""
     if len(group) == 1:
@@ -214,32 +194,10 @@ def _decoded(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: t
 
 
 def _encoded(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: torch.dtype) -> Tensor:
-    texts = [text for group in groups for text in group]
-    length = -(-max(len(text.ids) for text in texts) // ROUND) * ROUND
-    ids, segments = (np.zeros((len(texts), length), dtype=np.int64) for _ in range(2))
-    real = np.zeros((len(texts), length), dtype=np.bool_)
-    for row, text in enumerate(texts):
-        n = len(text.ids)
-        ids[row, :n], segments[row, :n], real[row, :n] = text.ids, text.segments, True
-    ids_BT, segments_BT, real_BT = (torch.from_numpy(x).to(network.device) for x in (ids, segments, real))
-    two = segments_BT if network.config.segments > 1 and segments.any() else None
-    hidden = network.hidden(ids_BT, Mask(padding=real_BT), segments_BT=two, dtype=dtype)
+    hidden, real_BT = states(network, [text for group in groups for text in group], dtype)
     return network.classify(hidden.float(), real_BT)
 
 
 def _padding(tokenizer: Tokenizer) -> int | None:
     """The padding token, where it is one of its own."""
     return None if tokenizer.pad_id == tokenizer.eos_id else tokenizer.pad_id
-
-
-def _framed(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that puts texts into a frame as BERT's does, where it has none: [CLS] text [SEP] text [SEP], or begin and end of text."""
-    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
-    made = Tokenizer(backend, dict(tokenizer.config))
-    frames = [("cls_token", "sep_token"), ("bos_token", "eos_token")]
-    frame = next((pair for pair in frames if all(made.special(name) for name in pair)), None)
-    if backend.post_processor is None and frame is not None:
-        begin, end = map(made.special, frame)
-        special = [(token, backend.token_to_id(token)) for token in dict.fromkeys((begin, end))]
-        backend.post_processor = TemplateProcessing([begin, "$A", end], [begin, "$A", end, "$B:1", f"{end}:1"], special)
-    return made

@@ -26,6 +26,7 @@ COMMANDS = {
     "status": "norma.cli.status:status",
     "chat": "norma.cli.chat:chat",
     "generate": "norma.cli.generate:generate",
+    "predict": "norma.cli.predict:predict",
     "check": "norma.cli.check:check",
     "gate": "norma.cli.gate:gate",
     "trace": "norma.cli.trace:trace",

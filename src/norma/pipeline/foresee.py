@@ -79,7 +79,7 @@ def foresee(
     found = []
     for node in loaded.nodes.values():
         options = node.options.resolved()
-        if "train" not in options:
+        if not isinstance(options.get("train"), dict):
             continue
         config = model or _config(loaded, node)
         if config is None:

@@ -76,9 +76,14 @@ class Examples:
         return replace(self, targets=targets, documents=documents, labels=labels, source_documents=read)
 
     def part(self, start: int, end: int) -> Examples:
-        """Some of the rows."""
+        """Some of the rows; of pairs of texts without the columns that are padding in all of them."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays: dict[str, Any] = {name: x[start:end] for name, x in values.items() if isinstance(x, np.ndarray)}
+        if self.source_documents is not None:
+            columns = {name: _used(arrays[name]) for name in ("documents", "source_documents")}
+            for name, x in arrays.items():
+                if x.ndim == 2:
+                    arrays[name] = x[:, : columns["source_documents" if name.startswith("source") else "documents"]]
         return replace(self, **arrays)
 
 
@@ -121,6 +126,13 @@ class Loss(NamedTuple):
 def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     """An array where the model is. On the CPU both share their memory."""
     return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def _used(documents_BT: Ints) -> int:
+    """Columns up to the last that is not padding everywhere, in eights: few lengths keep the CPU kernels' caches small."""
+    last = np.flatnonzero(documents_BT.any(axis=0))
+    used = int(last[-1]) + 1 if len(last) else 1
+    return min(int(documents_BT.shape[1]), -(-used // 8) * 8)
 
 
 def within(documents_BT: Tensor) -> Tensor:

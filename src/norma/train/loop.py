@@ -57,6 +57,7 @@ def train(
     name: str | None = None,
     ranks: Ranks = ALONE,
     shrink: Callable[[], str | None] | None = None,
+    until: Callable[[int], bool] | None = None,
 ) -> dict[str, float]:
     """Run steps 0 to ``steps`` - 1, or what is left of them after a kill; returns the numbers of the last step that counted.
 
@@ -74,6 +75,8 @@ def train(
             up over them; the first writes rows, and ``sample`` is asked for only when it is alone.
         shrink: called when memory did not suffice for a step: makes ``losses`` take less at one time and says what it did, or None
             when there is nothing left to do. The step is then done again. Several ranks stop instead: the others would wait.
+        until: asked before each step, with the number of steps done: True ends the training. What it remembers belongs into ``state``
+            (``norma.train.early``). For one rank.
 
     Raises:
         NormaError: naming the step, when the loss or the gradient is not finite or leaps and the options say stop; on a full disk.
@@ -106,7 +109,7 @@ def train(
     stop = StopRequest()
     with torch.random.fork_rng(devices=[]), written, stop:
         asked = False
-        while step < steps and not asked:
+        while step < steps and not asked and not (until is not None and until(step)):
             clock = time.monotonic()
             offender = guard.passed(step)
             if offender is not None:

@@ -10,7 +10,7 @@ The decoder reads its target moved by one behind the start token that its family
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,9 @@ class Denoising:
         return Examples(ids, targets, packed.documents, packed.positions, source=source, source_documents=documents)
 
 
+POOL, GROUP = 4096, 64  # pairs that are sorted together, and that stay together
+
+
 @dataclass(frozen=True)
 class GivenPairs:
     """Pairs of texts as tokens, a row each; every epoch in another order. Both end with the end token.
@@ -105,6 +108,7 @@ class GivenPairs:
     Attributes:
         pairs: (source, target) ids.
         left_out: pairs that were too long, or empty.
+        by_length: pairs of like length stand in groups, the groups in random order: rows need hardly any padding then.
     """
 
     pairs: Sequence[tuple[Ints, Ints]]
@@ -113,9 +117,11 @@ class GivenPairs:
     pad: int
     seed: int
     name: str = "given"
+    by_length: bool = False
+    _orders: dict[int, Ints] = field(default_factory=dict, repr=False, compare=False)  # of the epochs that were asked for last
 
     @staticmethod
-    def read(path: Path, tokenizer: Tokenizer, *, length: int, start: int, seed: int) -> GivenPairs:
+    def read(path: Path, tokenizer: Tokenizer, *, length: int, start: int, seed: int, by_length: bool = False) -> GivenPairs:
         """Rows ``{"source": ..., "target": ...}``, or conversations: what stands before the last answer, and that answer.
 
         Pairs of which a side has more than ``length`` tokens are left out and counted.
@@ -129,23 +135,37 @@ class GivenPairs:
         if not fit:
             mend = "Raise sequence, or look at the file: rows need source and target, or messages"
             raise NormaError(f"no pair of texts fits into {length} tokens", where=path, mend=mend)
-        return GivenPairs(fit, len(made) - len(fit), start, tokenizer.pad_id, seed)
+        return GivenPairs(fit, len(made) - len(fit), start, tokenizer.pad_id, seed, by_length=by_length)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def rows(self, numbers: Ints, step: int) -> Examples:
-        chosen = []
-        for number in numbers.tolist():
-            epoch, place = divmod(number, len(self.pairs))
-            words = np.random.SeedSequence([self.seed, epoch]).generate_state(2, np.uint64).tolist()
-            order = Permutation(len(self.pairs), words[0] << 64 | words[1])
-            chosen.append(self.pairs[int(order[np.array([place])][0])])
+        chosen = [self.pairs[self._pair(*divmod(number, len(self.pairs)))] for number in numbers.tolist()]
         source, read = padded([pair[0] for pair in chosen], self.pad)
         targets, documents = padded([pair[1] for pair in chosen], IGNORE)
         positions = np.broadcast_to(np.arange(targets.shape[1]), targets.shape).copy()
         ids = shifted(np.where(documents > 0, targets, self.pad), documents, self.start)
         return Examples(ids, targets, documents, positions, source=source, source_documents=read)
+
+    def _pair(self, epoch: int, place: int) -> int:
+        """The number of the pair at a place of an epoch: a pure function of both and the seed."""
+        if epoch not in self._orders:
+            for old in sorted(self._orders)[:-1]:
+                del self._orders[old]
+            words = np.random.SeedSequence([self.seed, epoch]).generate_state(2, np.uint64).tolist()
+            order = Permutation(len(self.pairs), words[0] << 64 | words[1])[np.arange(len(self.pairs))]
+            self._orders[epoch] = self._grouped(order, epoch) if self.by_length else order
+        return int(self._orders[epoch][place])
+
+    def _grouped(self, order: Ints, epoch: int) -> Ints:
+        """The order with pairs of like length side by side, ``GROUP`` of them; what does not fill a group comes last."""
+        lengths = np.array([len(a) + len(b) for a, b in self.pairs])
+        pools = [order[i : i + POOL] for i in range(0, len(order), POOL)]
+        by_length = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+        whole = len(by_length) - len(by_length) % GROUP
+        groups = by_length[:whole].reshape(-1, GROUP)
+        return np.concatenate([groups[keyed(self.seed, epoch, use="groups").permutation(len(groups))].ravel(), by_length[whole:]])
 
 
 def shifted(ids_BT: Ints, documents_BT: Ints, start: int) -> Ints:

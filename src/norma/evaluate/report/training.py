@@ -69,6 +69,8 @@ KINDS: Mapping[str, Text] = {
     "reward": ("reward training", "奖励训练"),
     "distil": ("distillation", "蒸馏"),
     "best-of": ("best of n", "n 选一"),
+    "task": ("task learning", "任务学习"),
+    "contrastive": ("contrastive learning", "对比学习"),
     "constitution": ("constitution", "宪章"),
 }
 SMOOTH = 24  # points from which a calmer curve is drawn over the measured one

@@ -35,6 +35,11 @@ KINDS: dict[str, str] = {
     "evaluate": "norma.pipeline.stages.evaluate:Evaluate",
     "openings": "norma.pipeline.stages.openings:Openings",
     "sampled": "norma.pipeline.stages.sampled:Sampled",
+    "task-data": "norma.pipeline.stages.task_data:TaskData",
+    "task": "norma.pipeline.stages.task:Task",
+    "task-score": "norma.pipeline.stages.task_score:TaskScore",
+    "contrastive": "norma.pipeline.stages.contrastive:Contrastive",
+    "learning-curve": "norma.pipeline.stages.learning_curve:LearningCurve",
     "frontier": "norma.pipeline.stages.frontier:Frontier",
 }
 

@@ -72,6 +72,7 @@ class MixOptions(BaseModel):
     weight: float = Field(1.0, gt=0, description="How often its rows come, beside the other weights.")
     mask: MaskOptions = Field(default_factory=MaskOptions, description="What masked objectives hide.")
     spans: SpanOptions = Field(default_factory=SpanOptions, description="What spans and denoising hide.")
+    by_length: bool = Field(False, description="Given pairs of like length stand together: less padding, so more pairs a second.")
     grades: GradeOptions | None = Field(None, description="How norms weigh on the loss (generative, over the shards of a rate stage).")
     infilled: float = Field(0.5, gt=0, le=1, description="Share of the rows whose middle is moved to the end (infilling).")
 
@@ -143,7 +144,8 @@ def _stream(ctx: Context[Any], part: MixOptions, number: int, tokenizer: Tokeniz
 def _given(ctx: Context[Any], part: MixOptions, tokenizer: Tokenizer, config: ModelConfig, length: int, seed: int, *, told: bool) -> Stream:
     from norma.train.seq2seq import GivenPairs
 
-    stream = GivenPairs.read(ctx.path(part.shards), tokenizer, length=length, start=_start(tokenizer, config), seed=seed)
+    how: dict[str, Any] = {"start": _start(tokenizer, config), "seed": seed, "by_length": part.by_length}
+    stream = GivenPairs.read(ctx.path(part.shards), tokenizer, length=length, **how)
     if told:
         ctx.progress.say(f"{len(stream)} pairs of texts; {stream.left_out} of more than {length} tokens, or empty, are left out")
     return stream

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
-from norma.pipeline.stages._dialling import DialOptions, dialled
+from norma.pipeline.stages._dialling import DialOptions, ModelOptions, dialled
 from norma.pipeline.stages._learning import (
     Source,
     StepLosses,
@@ -84,7 +84,7 @@ class Pretrain(Stage[PretrainOptions]):
         dtype, tokenizer = prepare(ctx), Tokenizer.load(ctx.path(ctx.options.tokenizer))
         ctx = replace(ctx, options=dialled(ctx, tokenizer, dtype), ranks=ctx.ranks.grouped(ctx.options.train.tensor_parallel))
         options = ctx.options
-        model = _new_model(ctx, tokenizer) if options.from_ is None else open_model(ctx, options.from_)
+        model = new_model(options.model, tokenizer, ctx.seed, ctx.name) if options.from_ is None else open_model(ctx, options.from_)
         config = model.config
         micro = plan_micro(ctx, options, config, options.sequence, dtype)
         ctx.progress.say(f"{config.family} with {config.parameters() / 1e6:.2f} M parameters")
@@ -126,7 +126,8 @@ class Pretrain(Stage[PretrainOptions]):
         return {"model": True, "parameters": config.parameters(), "steps": steps, "loss": last.get("loss"), **scores}
 
 
-def _new_model(ctx: Context[PretrainOptions], tokenizer: Tokenizer) -> LanguageModel:
+def new_model(shape: ModelOptions, tokenizer: Tokenizer, seed: int, name: str) -> LanguageModel:
+    """A model of this shape with new weights, which follow from the seed."""
     from dataclasses import replace
 
     import torch
@@ -135,13 +136,12 @@ def _new_model(ctx: Context[PretrainOptions], tokenizer: Tokenizer) -> LanguageM
     from norma.lm import LanguageModel
     from norma.nn import Transformer, preset, with_head
 
-    shape = ctx.options.model
     sizes = {"width": shape.width, "layers": shape.layers, "head_size": shape.head_size, "max_positions": shape.max_positions}
     config = preset(shape.preset, vocab_size=len(tokenizer), **sizes, **shape.settings)
     config = config if shape.head == config.head else with_head(config, shape.head)
     config = config if shape.dropout is None else replace(config, dropout=shape.dropout)
-    transformer = Transformer(config).initialise(torch.Generator().manual_seed(ctx.seed)).to(working_device())
-    return LanguageModel(transformer.eval(), tokenizer, name=ctx.name)
+    transformer = Transformer(config).initialise(torch.Generator().manual_seed(seed)).to(working_device())
+    return LanguageModel(transformer.eval(), tokenizer, name=name)
 
 
 def _from_rows(ctx: Context[PretrainOptions], model: LanguageModel, dtype: torch.dtype, micro: MicroBatch) -> tuple[Work, StepLosses]:
