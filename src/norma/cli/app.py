@@ -28,6 +28,7 @@ COMMANDS = {
     "generate": "norma.cli.generate:generate",
     "check": "norma.cli.check:check",
     "gate": "norma.cli.gate:gate",
+    "evaluate": "norma.cli.evaluate:evaluate",
     "trace": "norma.cli.trace:trace",
     "serve": "norma.cli.serve:serve",
     "import": "norma.cli.import_:import_",
