@@ -29,6 +29,7 @@ COMMANDS = {
     "check": "norma.cli.check:check",
     "gate": "norma.cli.gate:gate",
     "evaluate": "norma.cli.evaluate:evaluate",
+    "compare": "norma.cli.compare:compare",
     "trace": "norma.cli.trace:trace",
     "serve": "norma.cli.serve:serve",
     "import": "norma.cli.import_:import_",

@@ -116,7 +116,7 @@ def changes_table(rows: list[dict[str, object]]) -> object:
     for name in ("task", "shots", "score"):
         table.add_column(name)
     for name in ("before", "after", "change", "95% interval", "p", "p Holm"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     for r in rows:
         unit = str(r["unit"])
         numbers = [shown(float(r[k]), unit) for k in ("before", "after", "delta")]  # type: ignore[arg-type]

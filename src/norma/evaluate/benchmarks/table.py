@@ -8,7 +8,9 @@ from typing import Any
 
 def shown(value: float, unit: str) -> str:
     """A score as people read it: shares in per cent."""
-    return f"{100 * value:.1f}" if unit == "share" else f"{value:.3f}" if unit == "bits" else f"{value:.1f}"
+    if unit == "share":
+        return f"{100 * value:.1f}"
+    return f"{value:.3f}" if unit == "bits" else f"{value:.1f}" if abs(value) < 1e5 else f"{value:.2g}"
 
 
 def heading(score: str, unit: str) -> str:

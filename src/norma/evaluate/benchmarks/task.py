@@ -48,7 +48,7 @@ KIND_SCORES: dict[Kind, tuple[str, ...]] = {
     "choice": ("accuracy", "accuracy_per_byte", "macro_f1"),
     "answer": ("exact_match", "f1"),
     "text": ("bleu", "chrf", "rouge_l"),
-    "language": ("bits_per_byte", "perplexity", "word_perplexity"),
+    "language": ("bits_per_byte", "perplexity"),
     "pairs": ("accuracy",),
 }
 
