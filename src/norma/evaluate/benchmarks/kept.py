@@ -43,7 +43,8 @@ class Kept:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[Any]:
         """The value of every item: from the file, or measured, written, and only then used."""
-        left = [i for i, key in enumerate(keys) if key not in self.known]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}  # what is asked twice is measured once
+        left = sorted(i for key, i in first.items() if key not in self.known)
         for start in range(0, len(left), batch):
             part = left[start : start + batch]
             for i, value in zip(part, measure([items[i] for i in part]), strict=True):
@@ -53,7 +54,7 @@ class Kept:
             with disk_errors(self.path):
                 self._handle.flush()
                 os.fsync(self._handle.fileno())
-            progress(len(keys) - len(left) + start + len(part), len(keys))
+            progress(len(first) - len(left) + start + len(part), len(first))
         return [self.known[key] for key in keys]
 
     def __enter__(self) -> Kept:

@@ -75,11 +75,11 @@ def headline(data: Mapping[str, Any]) -> Text:
     of_en = " and ".join(([f"{len(rules)} rules"] if rules else []) + ([f"{len(tasks)} tasks"] if tasks else []))
     of_zh = "、".join(([f"{len(rules)} 条规则"] if rules else []) + ([f"{len(tasks)} 项任务"] if tasks else []))
     if not up and not down:
-        return f"No difference between {a} and {b} is shown on {of_en}.", f"在{of_zh}上，未显示出 {a} 与 {b} 的差异。"
+        return f"No difference between {a} and {b} is shown on {of_en}.", f"在 {of_zh}上，未显示出 {a} 与 {b} 的差异。"
     parts_en = ([f"better on {up}"] if up else []) + ([f"worse on {down}"] if down else [])
     parts_zh = ([f"{up} 处更好"] if up else []) + ([f"{down} 处更差"] if down else [])
     return f"Of {of_en}, {b} is {' and '.join(parts_en)} than {a}.".replace(f" than {a}", f", compared with {a}"), (
-        f"在{of_zh}中，{b} 相比 {a}：{'，'.join(parts_zh)}。"
+        f"在 {of_zh}中，{b} 相比 {a}：{'，'.join(parts_zh)}。"
     )
 
 
