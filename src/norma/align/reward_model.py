@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tokenizers
 import torch
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from norma.base.errors import NormaError
@@ -28,7 +26,7 @@ from norma.lm import LanguageModel
 from norma.nn import Mask, Transformer, with_head
 from norma.nn.lora import plain_state
 from norma.spec import Message
-from norma.text.tokenizer import Tokenizer
+from norma.text.tokenizer import Tokenizer, framed
 from norma.train.scoring import ROUND
 
 REWARD = ("reward",)  # the name of a single output
@@ -75,7 +73,7 @@ class RewardModel:
         new["classifier.weight"].normal_(0.0, (config.width + 1) ** -0.5, generator=generator)
         old = {name: tensor for name, tensor in plain_state(model.transformer).items() if name in new and tensor.shape == new[name].shape}
         network.load_state_dict(new | old)
-        tokenizer = _framed(model.tokenizer)
+        tokenizer = framed(model.tokenizer)
         kept = dict(model.kept) | {"pad_token_id": _padding(tokenizer)}
         made = LanguageModel(network.to(model.transformer.device).eval(), tokenizer, kept=kept, name=model.name)
         return RewardModel(made, reads or ("chat" if config.kind == "decoder" else "pair"), names)
@@ -230,16 +228,3 @@ def _encoded(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: t
 def _padding(tokenizer: Tokenizer) -> int | None:
     """The padding token, where it is one of its own."""
     return None if tokenizer.pad_id == tokenizer.eos_id else tokenizer.pad_id
-
-
-def _framed(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that puts texts into a frame as BERT's does, where it has none: [CLS] text [SEP] text [SEP], or begin and end of text."""
-    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
-    made = Tokenizer(backend, dict(tokenizer.config))
-    frames = [("cls_token", "sep_token"), ("bos_token", "eos_token")]
-    frame = next((pair for pair in frames if all(made.special(name) for name in pair)), None)
-    if backend.post_processor is None and frame is not None:
-        begin, end = map(made.special, frame)
-        special = [(token, backend.token_to_id(token)) for token in dict.fromkeys((begin, end))]
-        backend.post_processor = TemplateProcessing([begin, "$A", end], [begin, "$A", end, "$B:1", f"{end}:1"], special)
-    return made

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 
 from norma.base.errors import NormaError
 from norma.base.files import write_json, write_text
@@ -151,6 +152,19 @@ class Tokenizer:
         else:
             backend = build(folder, config)
         return Tokenizer(backend, complete(backend, config, folder))
+
+
+def framed(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that puts texts into a frame as BERT's does, where it has none: [CLS] text [SEP] text [SEP], or begin and end of text."""
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    made = Tokenizer(backend, dict(tokenizer.config))
+    frames = [("cls_token", "sep_token"), ("bos_token", "eos_token")]
+    frame = next((pair for pair in frames if all(made.special(name) for name in pair)), None)
+    if backend.post_processor is None and frame is not None:
+        begin, end = map(made.special, frame)
+        special = [(token, backend.token_to_id(token)) for token in dict.fromkeys((begin, end))]
+        backend.post_processor = TemplateProcessing([begin, "$A", end], [begin, "$A", end, "$B:1", f"{end}:1"], special)
+    return made
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, objectives: Sequence[str] = ()) -> Tokenizer:
