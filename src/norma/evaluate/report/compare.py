@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from norma.evaluate.report.figures import MINUS, p_value, percent, points
+from norma.evaluate.report.figures import MINUS, figure, p_value, percent, points
 from norma.evaluate.report.page import Text, _dressed, _environment
 
 ALPHA = 0.05
@@ -50,15 +50,17 @@ def task_finding(row: Mapping[str, Any]) -> str:
 
 def value(number: float, unit: str) -> str:
     """A score as the page shows it."""
-    return percent(number) if unit == "share" else f"{number:.3f}" if unit == "bits" else f"{number:.1f}"
+    if unit == "share":
+        return percent(number)
+    return f"{number:.3f}" if unit == "bits" else figure(number) if abs(number) >= 1e5 else f"{number:.1f}"
 
 
 def difference(number: float, unit: str) -> str:
     """A difference of two scores: of shares in points."""
     if unit == "share":
         return points(number)
-    text = f"{abs(number):.3f}" if unit == "bits" else f"{abs(number):.1f}"
-    return text if float(text) == 0 else ("+" if number > 0 else MINUS) + text
+    text = value(abs(number), unit)
+    return text if not text.strip("0.") else ("+" if number > 0 else MINUS) + text
 
 
 def headline(data: Mapping[str, Any]) -> Text:
