@@ -87,3 +87,26 @@ def test_a_tight_leash_keeps_the_model_near(make_model: Make, tmp_path: Path, we
     else:
         assert numbers["kl"] > 0.7  # without the leash it goes at least twice as far
     assert np.isfinite(numbers["kl"])
+
+
+def test_a_broken_off_run_ends_bit_equal(make_model: Make, tmp_path: Path) -> None:
+    near = make_model(1)
+    reference = Leash(near.copy().transformer.requires_grad_(False), 1.0)
+    options = TrainOptions(optimiser="adamw", learning_rate=0.003, weight_decay=0.0, warmup=0, checkpoint_seconds=1e-3)
+
+    def run(folder: Path, stop: int | None) -> dict[str, torch.Tensor]:
+        model, rows = near.copy(), batches(2)
+
+        def losses(step: int) -> object:
+            if step == stop:
+                raise KeyboardInterrupt
+            return language_losses(model.transformer, rows, step, micro=1, dtype=torch.float32, leash=reference)
+
+        train(model.transformer, losses, steps=12, options=options, folder=folder, progress=Silent(), seed=0)  # type: ignore[arg-type]
+        return model.transformer.state_dict()
+
+    whole = run(tmp_path / "whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", 7)
+    resumed = run(tmp_path / "broken", None)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
