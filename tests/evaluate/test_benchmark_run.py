@@ -134,14 +134,18 @@ def test_paired_results(make_model: Make, tasks: dict[str, Task], tmp_path: Path
         assert (row["delta"], row["p"]) == (0.0, 1.0)
     with pytest.raises(NormaError, match="share no row"):
         rows = (tmp_path / "6" / "rows" / "yes.0.jsonl").read_text(encoding="utf-8")
-        (tmp_path / "6" / "rows" / "yes.0.jsonl").write_text(rows.replace('"id": "', '"id": "x').replace('"id":"', '"id":"x'), encoding="utf-8")
+        (tmp_path / "6" / "rows" / "yes.0.jsonl").write_text(
+            rows.replace('"id": "', '"id": "x').replace('"id":"', '"id":"x'), encoding="utf-8"
+        )
         compare_results(tmp_path / "5", tmp_path / "6")
 
 
 def test_the_page_of_two_models(make_model: Make, tasks: dict[str, Task], tmp_path: Path) -> None:
     spec_path = tmp_path / "s.yaml"
     spec_path.write_text(SPEC, encoding="utf-8")
-    items = [Item(f"i{i}", (Message(role="user", content=f"{r['q']} <script>alert(1)</script>"),), language="en") for i, r in enumerate(ROWS)]
+    items = [
+        Item(f"i{i}", (Message(role="user", content=f"{r['q']} <script>alert(1)</script>"),), language="en") for i, r in enumerate(ROWS)
+    ]
     models = [make_model(seed) for seed in (5, 6)]
     models[1].name = "<i>other</i>"
     subjects = tuple(LocalSubject(m, f"w{i}") for i, m in enumerate(models))
@@ -159,3 +163,23 @@ def test_the_page_of_two_models(make_model: Make, tasks: dict[str, Task], tmp_pa
     assert [a["sides"][0]["text"] for a in plain["answers"]] == [a["sides"][0]["text"] for a in found["answers"]]
     with pytest.raises(NormaError, match="nothing to compare"):
         compare(subjects, tmp_path / "none", answerers=writers)  # type: ignore[arg-type]
+
+
+def test_the_commands(make_model: Make, tasks: dict[str, Task], tmp_path: Path, capsys: Any) -> None:
+    from norma.cli.app import invoke
+
+    for seed in (5, 6):
+        make_model(seed).save(tmp_path / f"m{seed}")
+    line = ["--tasks", "perplexity", "--data", f"perplexity={tasks['lm'].data}"]
+    assert invoke(["evaluate", str(tmp_path / "m5"), *line, "--out", str(tmp_path / "e5")]) == 0
+    assert "bits per byte" in capsys.readouterr().out
+    assert invoke(["evaluate", str(tmp_path / "m6"), *line, "--out", str(tmp_path / "e6"), "--baseline", str(tmp_path / "e5")]) == 0
+    assert "compared with the baseline" in capsys.readouterr().out
+    assert invoke(["compare", str(tmp_path / "m5"), str(tmp_path / "m6"), *line, "--out", str(tmp_path / "c")]) == 0
+    assert (tmp_path / "c" / "compare.html").is_file()
+    with pytest.raises(NormaError, match="same model"):
+        invoke(["compare", str(tmp_path / "m5"), str(tmp_path / "m5"), *line, "--out", str(tmp_path / "d")])
+    with pytest.raises(NormaError, match="likelihoods"):
+        invoke(["evaluate", "http://127.0.0.1:9/v1#x", *line, "--out", str(tmp_path / "f")])
+    with pytest.raises(NormaError, match="0,1,4,16"):
+        invoke(["evaluate", str(tmp_path / "m5"), *line, "--shots", "few"])

@@ -184,7 +184,9 @@ def test_multiple_choice_by_columns(tmp_path: Path) -> None:
 
 def test_a_file_of_tasks(tmp_path: Path) -> None:
     path = tmp_path / "tasks.yaml"
-    path.write_text('tasks:\n  mine: {kind: choice, data: rows.jsonl, prompt: "{q}", choices: {"y": " yes", "n": " no"}}\n', encoding="utf-8")
+    path.write_text(
+        'tasks:\n  mine: {kind: choice, data: rows.jsonl, prompt: "{q}", choices: {"y": " yes", "n": " no"}}\n', encoding="utf-8"
+    )
     mine = read_tasks(path)["mine"]
     assert mine.data == str(tmp_path / "rows.jsonl")
     path.write_text("tasks: {mine: {kind: choice, promt: x}}\n", encoding="utf-8")

@@ -90,12 +90,11 @@ def subject_of(text: str, key_env: str | None = None) -> Subject:
 
     if text.startswith(("http://", "https://")):
         from norma.cli.asking import answerer_for
-        from norma.evaluate.sampling import Options
 
         url, mark, name = text.partition("#")
         if not mark or not name:
             raise NormaError("the endpoint lacks the name of a model", where=text, mend="Write URL#NAME")
-        return EndpointSubject(answerer_for(None, url, name, Options(max_new_tokens=64), key_env, 4))
+        return EndpointSubject(lambda options: answerer_for(None, url, name, options, key_env, 4))
     import norma
     from norma.base.hashing import folder_digest
 

@@ -7,7 +7,7 @@ prompt            ─→ text                                         norma.eval
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from norma.lm import LanguageModel
 
 TOKENS = 8192  # read at one time
+LENGTH = 1024  # of a text that are read together
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ class LocalSubject:
         out = []
         for text in texts:
             size = len(text.encode())
-            nats = bits_per_byte(self.model, [text], length=min(self.model.config.max_positions, 1024)) * np.log(2) * size
             tokens = len(self.model.tokenizer.encode(text)) + (self.model.tokenizer.eos_id is not None)
+            length = min(self.model.config.max_positions, LENGTH, -(-(tokens + 1) // 32) * 32)  # no wider than the text
+            nats = bits_per_byte(self.model, [text], length=length) * np.log(2) * size
             tokens -= self.model.tokenizer.bos_id is None  # the first token is not foretold
             out.append([float(nats), float(tokens), float(size), float(len(text.split()))])
         return out
@@ -137,8 +139,11 @@ class LocalSubject:
 class EndpointSubject:
     """A model behind an endpoint: it writes, and says no likelihoods."""
 
-    def __init__(self, answerer: Answerer) -> None:
-        self._answerer = answerer
+    def __init__(self, make: Callable[[Options], Answerer]) -> None:
+        from norma.evaluate.sampling import Options
+
+        self._make = make
+        self._answerer = make(Options())
 
     @property
     def name(self) -> str:
@@ -166,7 +171,7 @@ class EndpointSubject:
         raise self._cannot()
 
     def answerer(self, options: Options, stop: str, raw: bool) -> Answerer:
-        return self._answerer
+        return self._make(options)
 
 
 @dataclass
