@@ -29,9 +29,14 @@ COMMANDS = {
     "predict": "norma.cli.predict:predict",
     "check": "norma.cli.check:check",
     "gate": "norma.cli.gate:gate",
+    "evaluate": "norma.cli.evaluate:evaluate",
+    "compare": "norma.cli.compare:compare",
     "trace": "norma.cli.trace:trace",
     "serve": "norma.cli.serve:serve",
     "import": "norma.cli.import_:import_",
+    "retrieve index": "norma.cli.retrieve:index",
+    "retrieve search": "norma.cli.retrieve:search",
+    "retrieve measure": "norma.cli.retrieve:measure",
     "data check": "norma.cli.data:check",
     "spec list": "norma.cli.spec:list_",
     "spec lint": "norma.cli.spec:lint",
@@ -56,6 +61,7 @@ COMMANDS = {
     "doctor": "norma.cli.doctor:doctor",
 }
 GROUPS = {
+    "retrieve": "An index of your own documents, to answer from.",
     "data": "Look at training data.",
     "spec": "Work on a spec file.",
     "label": "The label store from the shell.",

@@ -18,6 +18,11 @@ def chat(
     render: Annotated[
         Literal["none", "applicable", "all"], typer.Option(help="Which rules of the spec the model reads before the question.")
     ] = "none",
+    documents: Annotated[
+        Path | None,
+        typer.Option(metavar="INDEX", help="Answer from these documents (norma retrieve index): passages before every question."),
+    ] = None,
+    passages: Annotated[int, typer.Option(min=1, help="Most passages before a question.")] = 4,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message before the conversation.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
@@ -35,7 +40,12 @@ def chat(
     options = Options(max_new_tokens, temperature, top_p, top_k, seed)
     opened = norma.load(model)
     person = sys.stdin.isatty()
-    talk = Talk(opened, options, loaded, render, system, colour=sys.stdout.isatty())
+    found = None
+    if documents is not None:
+        from norma.generate.retrieval import Documents, Index
+
+        found = Documents(Index(documents), opened, count=passages, room=max_new_tokens)
+    talk = Talk(opened, options, loaded, render, system, colour=sys.stdout.isatty(), documents=found)
     if person:
         with suppress(ImportError):
             import readline  # noqa: F401 -- its import gives input() line editing and a history

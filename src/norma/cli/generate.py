@@ -25,6 +25,10 @@ def generate(
     ] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the .jsonl rows go [default: the screen].")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself; without it the text is a question in a chat.")] = False,
+    documents: Annotated[
+        Path | None, typer.Option(metavar="INDEX", help="Answer from these documents (norma retrieve index): passages before the question.")
+    ] = None,
+    passages: Annotated[int, typer.Option(min=1, help="Most passages before a question.")] = 4,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens that hold this share of probability.")] = 1.0,
@@ -38,22 +42,22 @@ def generate(
         raise NormaError("--output goes with --input", mend="Redirect the one answer with '>'")
     import norma
     from norma.base.files import to_json, write_jsonl
-    from norma.evaluate.prompts import read_prompts
+    from norma.evaluate.prompts import language_of, read_prompts
     from norma.evaluate.sampling import Options
+    from norma.spec import Item
 
+    if documents is not None and raw:
+        raise NormaError("--documents is for questions", mend="Leave --raw out")
     options = Options(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
     if input_ is None:
         one = norma.load(model)
-        print(
-            (
-                one.generate([prompt or ""], **asdict(options))
-                if raw
-                else one.chat([[{"role": "user", "content": prompt or ""}]], **asdict(options))
-            )[0]
-        )
+        asked = Item("prompt", ({"role": "user", "content": prompt or ""},), language=language_of(prompt or ""))
+        asked = _grounded(one, [asked], documents, passages, max_new_tokens)[0]
+        print((one.generate([prompt or ""], **asdict(options)) if raw else one.chat([asked.messages], **asdict(options)))[0])
         return
-    items = read_prompts(input_)
-    rows = answer_rows(norma.load(model), items, options, raw=raw)
+    opened = norma.load(model)
+    items = _grounded(opened, read_prompts(input_), documents, passages, max_new_tokens)
+    rows = answer_rows(opened, items, options, raw=raw)
     failed = [row for row in rows if "error" in row]
     if output:
         write_jsonl(output, rows)
@@ -63,6 +67,18 @@ def generate(
             print(to_json(row))
     if failed:
         raise typer.Exit(1)
+
+
+def _grounded(model: LanguageModel, items: Sequence[Item], documents: Path | None, passages: int, room: int) -> list[Item]:
+    """The items with passages before their questions, where an index is given."""
+    if documents is None:
+        return list(items)
+    from dataclasses import replace
+
+    from norma.generate.retrieval import Documents, Index
+
+    found = Documents(Index(documents), model, count=passages, room=room)
+    return [replace(item, messages=tuple(found.before(item.messages, item.language))) for item in items]
 
 
 def answer_rows(model: LanguageModel, items: Sequence[Item], options: Options, *, raw: bool) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from norma.serve.protocol import for_model
 from norma.spec import Item, Message, Status, Verdict
 
 if TYPE_CHECKING:
+    from norma.generate.retrieval import Documents
     from norma.spec import Spec
 
 HELP = "/new begins a new conversation, /quit or Ctrl-D ends. A line that ends with \\ goes on in the next."
@@ -74,13 +75,17 @@ class Talk:
     system: str | None = None
     colour: bool = False
     history: list[Message] = field(default_factory=list)
+    documents: Documents | None = None
 
     def turn(self, question: str) -> None:
         """Answer one question on the screen; Ctrl-C stops the answer, not the conversation."""
         self.history.append(Message(role="user", content=question))
         while True:
             before = [Message(role="system", content=self.system)] if self.system else []
-            item = Item("chat", (*before, *self.history), language=language_of(question))
+            messages, language = [*before, *self.history], language_of(question)
+            if self.documents is not None:  # what is judged is what was read: a citation must be of a passage that was shown
+                messages = self.documents.before(messages, language)
+            item = Item("chat", tuple(messages), language=language)
             try:
                 answer = self._show(item)
                 break
@@ -93,6 +98,8 @@ class Talk:
                 print("(the conversation is too long for this model: its oldest turn is left out)")
                 del self.history[:2]
         self.history.append(Message(role="assistant", content=answer))
+        for line in self.documents.sources() if self.documents is not None else ():
+            print(harmless(f"  {line}"))
         if self.spec is not None:
             for line in verdict_lines(self.spec.verdicts(item, answer, "report"), self.colour):
                 print(line)

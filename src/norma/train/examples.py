@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from norma.nn import Mask, ModelConfig, Transformer
 from norma.nn.counting import flops_of_text
 from norma.nn.experts import row_losses
+from norma.objectives.distillation import Head, forward_kl
 from norma.objectives.likelihood import cross_entropy
 from norma.text.packing import IGNORE
 
@@ -113,6 +114,7 @@ class Loss(NamedTuple):
         pairs: the sum of -log p over the pairs' labels; None where there are none.
         router: the sum over the rows of what experts' routers cost in training; None without experts.
         text_nats, text_bytes: nats of the targets that stand for text, and how many bytes of it; 0 where that says nothing.
+        kl: the sum over the targets of KL(reference || model) in nats; None without a reference.
     """
 
     minimised: Tensor
@@ -121,6 +123,7 @@ class Loss(NamedTuple):
     router: Tensor | None
     text_nats: float
     text_bytes: int
+    kl: Tensor | None = None
 
 
 def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
@@ -155,9 +158,16 @@ def examples_flops(config: ModelConfig, examples: Examples) -> int:
     return int(rows * bare + examples.predicted * (whole - bare))
 
 
-def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype, scoring: Scoring = PLAIN) -> Loss:
-    """What the model makes of examples. Only what is read from the left costs bits of text: a masked token is seen from both sides."""
-    minimised, nats, hidden = _read(model, examples, dtype, scoring)
+def examples_loss(
+    model: Transformer, examples: Examples, dtype: torch.dtype, scoring: Scoring = PLAIN, reference: Transformer | None = None
+) -> Loss:
+    """What the model makes of examples. Only what is read from the left costs bits of text: a masked token is seen from both sides.
+
+    ``reference``: a frozen model of the same vocabulary, from which the distance is measured at every target.
+    """
+    features, targets, hidden = _target_features(model, examples, dtype)
+    minimised, nats = _cost(model, features, targets, examples, scoring)
+    kl = None if reference is None else _distance(model, features, reference, examples, dtype)
     pairs = None
     if examples.labels is not None:
         scores = model.next_sentence_scores(hidden).float()
@@ -167,19 +177,29 @@ def examples_loss(model: Transformer, examples: Examples, dtype: torch.dtype, sc
         auxiliary, z = row_losses(model)
         router = (experts.auxiliary_weight * auxiliary + experts.z_weight * z).sum()
     if scoring.byte_lengths is None or not examples.causal or examples.source is not None:
-        return Loss(minimised, float(nats.sum()), pairs, router, 0.0, 0)
+        return Loss(minimised, float(nats.sum()), pairs, router, 0.0, 0, kl)
     lengths = scoring.byte_lengths[examples.targets[examples.targets != IGNORE]]
-    return Loss(minimised, float(nats.sum()), pairs, router, float((nats * on_device(lengths > 0, nats.device)).sum()), int(lengths.sum()))
+    text = float((nats * on_device(lengths > 0, nats.device)).sum())
+    return Loss(minimised, float(nats.sum()), pairs, router, text, int(lengths.sum()), kl)
 
 
 def target_nats(model: Transformer, examples: Examples, dtype: torch.dtype) -> Tensor:
     """-log p in nats of each target, (M,) fp32 without gradient, row by row."""
     with torch.no_grad():
-        return _read(model, examples, dtype, PLAIN)[1]
+        features, targets, _ = _target_features(model, examples, dtype)
+        return _cost(model, features, targets, examples, PLAIN)[1]
 
 
-def _read(model: Transformer, examples: Examples, dtype: torch.dtype, scoring: Scoring) -> tuple[Tensor, Tensor, Tensor]:
-    """(what is minimised, the nats of each target, hidden states)."""
+def _distance(model: Transformer, features: Tensor, reference: Transformer, examples: Examples, dtype: torch.dtype) -> Tensor:
+    """The sum over the targets of KL(reference || model); gradient to the model only."""
+    with torch.no_grad():
+        theirs, _, _ = _target_features(reference, examples, dtype)
+    heads = [Head(m.head_weight(), m.head_bias, m.config.logit_softcap) for m in (model, reference)]
+    return forward_kl(features, heads[0], theirs, heads[1])
+
+
+def _target_features(model: Transformer, examples: Examples, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, W) what the head's rows are compared with where there is a target, (N,) the targets, hidden states."""
     place = partial(on_device, device=model.device)
     ids, positions = place(examples.ids), place(examples.positions)
     segments = None if examples.segments is None else place(examples.segments)
@@ -193,10 +213,13 @@ def _read(model: Transformer, examples: Examples, dtype: torch.dtype, scoring: S
     found = np.flatnonzero(targets != IGNORE)  # here and not on a GPU, which would have to wait to say how many there are
     places, targets_N = place(found), place(targets[found])
     # Only what is predicted goes through the head: of masked language modelling that is a seventh of the tokens.
-    features = model.features(hidden.flatten(0, 1)[places])
+    return model.features(hidden.flatten(0, 1)[places]), targets_N, hidden
+
+
+def _cost(model: Transformer, features: Tensor, targets: Tensor, examples: Examples, scoring: Scoring) -> tuple[Tensor, Tensor]:
+    """(what is minimised, the nats of each target)."""
     how: dict[str, Any] = {"bias": model.head_bias, "softcap": model.config.logit_softcap}
     how |= {"z_loss": scoring.z_loss, "smoothing": scoring.smoothing}
     if examples.weights is not None:
-        how["weights_N"] = place(examples.weights.ravel()[found])
-    minimised, nats = cross_entropy(features, model.head_weight(), targets_N, **how)
-    return minimised, nats, hidden
+        how["weights_N"] = on_device(examples.weights[examples.targets != IGNORE], model.device)
+    return cross_entropy(features, model.head_weight(), targets, **how)
