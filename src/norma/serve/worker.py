@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 
 class Busy(Exception):
-    """Too many requests are waiting."""
+    """Too many requests are waiting; ``seconds`` until it may be worth another try."""
+
+    def __init__(self, seconds: int = 1) -> None:
+        super().__init__("too many requests are waiting")
+        self.seconds = seconds
 
 
 class Worker:
