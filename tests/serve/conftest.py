@@ -90,6 +90,10 @@ class FakeSpec:
         polite, stop = verdict("style.polite", response.startswith("Certainly")), verdict("form.stop", response.endswith("."))
         return {"report": [polite, stop], "heldout": [stop]}.get(role, [])
 
+    def rewards(self, item: Item, group: Any) -> list[Any]:
+        """This spec has no train checkers, hence no R."""
+        return [SimpleNamespace(value=None) for _ in group]
+
     def elicit(self, split: str | None = None) -> list[Item]:
         return [Item(f"e{i}", ({"role": "user", "content": f"question {i}."},)) for i in range(12)]
 

@@ -30,7 +30,11 @@ COMMANDS = {
     "gate": "norma.cli.gate:gate",
     "trace": "norma.cli.trace:trace",
     "serve": "norma.cli.serve:serve",
+    "keys add": "norma.cli.keys:add",
+    "keys list": "norma.cli.keys:list_",
+    "keys revoke": "norma.cli.keys:revoke",
     "import": "norma.cli.import_:import_",
+    "export": "norma.cli.export:export",
     "data check": "norma.cli.data:check",
     "spec list": "norma.cli.spec:list_",
     "spec lint": "norma.cli.spec:lint",
@@ -55,6 +59,7 @@ COMMANDS = {
     "doctor": "norma.cli.doctor:doctor",
 }
 GROUPS = {
+    "keys": "API keys of a server.",
     "data": "Look at training data.",
     "spec": "Work on a spec file.",
     "label": "The label store from the shell.",

@@ -35,22 +35,29 @@ class Job:
     top: int | None = None  # likeliest tokens beside each; None: no log-probabilities
     schema: dict[str, Any] | None = None
     prompt: tuple[int, ...] = ()  # ids, where the backend has them
-    passed_on: Mapping[str, Any] = field(default_factory=dict)  # fields of the request that only an upstream server understands
+    given: frozenset[str] = frozenset()  # fields that the client set itself
+    passed_on: Mapping[str, Any] = field(default_factory=dict)  # fields of the request that an upstream server reads as they are
 
     def again(self, count: int, first: int, warmth: float) -> Job:
         """``count`` more answers, numbered from ``first``: seeds of their own, and at least so warm that they differ."""
         seed, temperature = self.sampling["seed"] + first, max(self.sampling["temperature"], warmth)
-        return replace(self, choices=count, sampling=self.sampling | {"seed": seed, "temperature": temperature})
+        sampling = self.sampling | {"seed": seed, "temperature": temperature}
+        return replace(self, choices=count, sampling=sampling, given=self.given | {"seed", "temperature", "n"})
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of one answer. ``finish``: "" while it goes on; ``tokens``: written so far; ``logprobs``: OpenAI's entries, one a token."""
+    """A part of one answer.
+
+    ``finish``: "" while it goes on; ``tokens``: written so far; ``logprobs``: OpenAI's entries, one a token; ``read``: tokens of the prompt,
+    where only now they are known.
+    """
 
     text: str
     finish: str = ""
     tokens: int = 0
     logprobs: tuple[dict[str, Any], ...] = ()
+    read: int = 0
 
 
 Pieces = AsyncGenerator[tuple[int, Piece], None]
@@ -100,11 +107,12 @@ class Answer:
     finish: str = "stop"
     tokens: int = 0
     logprobs: list[dict[str, Any]] = field(default_factory=list)
+    read: int = 0
 
     def add(self, piece: Piece) -> None:
         self.text += piece.text
         self.logprobs += piece.logprobs
-        self.tokens = max(self.tokens, piece.tokens)
+        self.tokens, self.read = max(self.tokens, piece.tokens), max(self.read, piece.read)
         self.finish = piece.finish or self.finish
 
 
@@ -124,6 +132,7 @@ def prepare(request: ChatRequest, backend: Backend, ruling: Ruling | None, most:
     item = Item("request", tuple(messages), language=request.norma.language or language_of(user), facts=request.norma.facts)
     shown = messages if ruling is None else ruling.show(messages, item)
     count, prompt = backend.measure(shown)
+    form = request.response_format
     limit = bounded(request.limit(), most)
     if backend.positions is not None:
         limit = room(count, limit, backend.positions, "the conversation", "with its rules" if ruling else "", "messages")
@@ -136,9 +145,10 @@ def prepare(request: ChatRequest, backend: Backend, ruling: Ruling | None, most:
         tuple(request.stop or ()),
         request.n or 1,
         request.top(),
-        None if request.response_format is None else request.response_format.wanted(),
+        None if form is None else form.wanted(),
         prompt,
-        {k: v for k in ("response_format",) if (v := getattr(request, k)) is not None},
+        frozenset(request.model_fields_set) | (frozenset() if most is None else {"max_tokens"}),
+        {} if form is None else {"response_format": form.model_dump(by_alias=True, exclude_none=True)},
     )
 
 

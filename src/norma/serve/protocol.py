@@ -190,12 +190,17 @@ class ChatRequest(SamplingFields):
 def parse_error(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first of pydantic's complaints as one ApiError that names the field."""
     first = errors[0]
-    if "str" in first["loc"]:  # content may be text or parts: the branch that went deeper is the one that was meant
-        first = max(errors, key=lambda e: len(e["loc"]))
-    where = [part for part in first["loc"] if part not in ("str", "list[TextPart]")]
+    if any(map(_branch, first["loc"])):  # content may be text or parts: the branch that went deeper is the one that was meant
+        first = max(errors, key=lambda e: sum(not _branch(part) for part in e["loc"]))
+    where = [part for part in first["loc"] if not _branch(part)]
     param = ".".join(str(part) for part in where) or None
     message = str(first["msg"]).removeprefix("Value error, ")
     return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
+
+
+def _branch(part: object) -> bool:
+    """Whether a part of an error's place is pydantic's name for one of several types, and no field of the request."""
+    return isinstance(part, str) and (part in ("str", "none", "int") or "[" in part or "(" in part)
 
 
 def for_model(messages: Sequence[Message]) -> list[Message]:
