@@ -150,8 +150,8 @@ def _local(model: Path | None, name: str | None, rows: int, waiting: int, weight
     if weights != "float":
         from norma.lm.quantise import quantise
 
-        quantise(opened, weights)
-        compute = torch.float32
+        quantise(opened, weights)  # type: ignore[arg-type]
+        compute = torch.bfloat16  # what the kernels of narrow weights are made for
     return Local(opened, name, rows=rows, waiting=waiting, dtype=compute)
 
 
