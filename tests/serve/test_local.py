@@ -191,7 +191,8 @@ def test_a_client_that_goes_away_frees_its_row(server: Any, wait_until: Any) -> 
     body = {"model": "tiny", "messages": ASKED, "max_tokens": 350, "temperature": 1, "seed": 1, "stream": True, "n": 2}
     slow = server.backend.thread
     with httpx.stream("POST", f"{server.url}/chat/completions", json=body, timeout=20) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # kept: a dropped iterator closes the connection
+        next(lines)
         wait_until(lambda: slow.load == 1)
     wait_until(lambda: slow.load == 0 and slow.busy_rows == 0)
     answer = httpx.post(f"{server.url}/chat/completions", json={**body, "stream": False, "max_tokens": 3}, timeout=20)
