@@ -1,4 +1,4 @@
-"""The batch that requests join and leave: what a row writes is what it writes alone, whoever comes and goes; the numbers are the model's."""
+"""The batch that requests join and leave: a row writes what it writes alone, whoever comes and goes; numbers are the model's."""
 
 from __future__ import annotations
 
@@ -41,7 +41,13 @@ def run(model: LanguageModel, arrivals: Sequence[tuple[int, Ask]], leaving: dict
 
 def asks(model: LanguageModel) -> list[Ask]:
     encode = model.tokenizer.encode
-    texts = ["What does", "Certainly: the entry does not say what `os.path.join` does. " * 2, "`time.sleep` 有什么作用？", "waits", "What does"]
+    texts = [
+        "What does",
+        "Certainly: the entry does not say what `os.path.join` does. " * 2,
+        "`time.sleep` 有什么作用？",
+        "waits",
+        "What does",
+    ]
     how = [
         Sampling(24),
         Sampling(18, temperature=1.0, seed=5),

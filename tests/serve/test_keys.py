@@ -60,14 +60,14 @@ def test_two_writers_lose_no_key(keys: KeyFile) -> None:
         t.start()
     for t in threads:
         t.join(timeout=20)
-    assert {k.name for k in keys.keys()} == {f"k{i}" for i in range(12)}
+    assert {k.name for k in keys.all()} == {f"k{i}" for i in range(12)}
 
 
 def test_a_damaged_file_of_keys_is_one_line(keys: KeyFile) -> None:
     for text in ("{", "[]", json.dumps({"keys": [{"id": "x"}]})):
         keys.path.write_text(text)
         with pytest.raises(NormaError):
-            keys.keys()
+            keys.all()
 
 
 def test_without_a_key_nobody_comes_in(serve: Any, keys: KeyFile) -> None:
@@ -152,7 +152,7 @@ def test_cors_is_closed_unless_a_page_is_named(serve: Any, keys: KeyFile) -> Non
 
 
 def test_hosts(serve: Any, keys: KeyFile) -> None:
-    _, secret = keys.add("ann")
+    keys.add("ann")
     with serve(host="norma.example") as client:
         assert client.get("/health").status_code == 403
     with serve(host="norma.example", hosts=["norma.example"]) as client:

@@ -90,7 +90,11 @@ def test_logprobs(client: openai.OpenAI, model: LanguageModel, stream: bool) -> 
     asked: Any = {"model": "tiny", "messages": ASKED, "max_tokens": 6, "temperature": 1, "seed": 2, "logprobs": True, "top_logprobs": 2}
     if stream:
         entries: Any = [
-            e for c in client.chat.completions.create(**asked, stream=True) for x in c.choices if x.logprobs for e in x.logprobs.content or []
+            e
+            for c in client.chat.completions.create(**asked, stream=True)
+            for x in c.choices
+            if x.logprobs
+            for e in x.logprobs.content or []
         ]
     else:
         entries = client.chat.completions.create(**asked).choices[0].logprobs.content

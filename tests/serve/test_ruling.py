@@ -109,9 +109,10 @@ def test_enforced_rules_hold_the_answer_back_in_the_askers_language(serve: Any, 
 def test_a_rule_that_does_not_apply_holds_nothing_back(serve: Any) -> None:
     with serve(by_seed({}), {"style.polite": "enforce"}) as client:
         response = client.post("/v1/chat/completions", json={**ASK, "stream": True, "norma": {"facts": {"terse": True}}})
-    assert "x-norma-streaming" not in response.headers and "".join(
-        c["choices"][0]["delta"].get("content", "") for c in events(response.text) if c["choices"]
-    ) == RUDE
+    assert (
+        "x-norma-streaming" not in response.headers
+        and "".join(c["choices"][0]["delta"].get("content", "") for c in events(response.text) if c["choices"]) == RUDE
+    )
 
 
 def test_an_error_is_never_a_pass() -> None:
@@ -214,7 +215,9 @@ def test_feedback_is_kept_and_thumbs_down_make_work(serve: Any, tmp_path: Path) 
 
 def test_a_low_reward_is_looked_at(tmp_path: Path) -> None:
     verdict = Verdict("r", "h", "request", "c", "d", "report", Status.COMPLIANT, 0.6).row()
-    row = Served("a", 0, "k", "m", "s", "d", "en", [{"role": "user", "content": "q"}], {}, "x", "served", 1, 0.4, "compliant", [verdict], True)
+    row = Served(
+        "a", 0, "k", "m", "s", "d", "en", [{"role": "user", "content": "q"}], {}, "x", "served", 1, 0.4, "compliant", [verdict], True
+    )
     store = LabelStore(tmp_path / "labels.sqlite")
     assert Loop(store, low=0.3).observe([row]) == 0 and Loop(store).observe([row]) == 0
     assert Loop(store, low=0.5).observe([row]) == 1 and store.draws()[0].queue == "rare"
@@ -225,7 +228,8 @@ import sys
 from norma.serve.audit import Audit, Served
 audit = Audit(sys.argv[1], "full")
 for i in range(10**6):
-    row = Served(f"answer-{i}", 0, "k", "m", "s", "d", "en", [{"role": "user", "content": "q" * 500}], {}, "x" * 2000, "served", 1, None, "none", [], True)
+    messages = [{"role": "user", "content": "q" * 500}]
+    row = Served(f"answer-{i}", 0, "k", "m", "s", "d", "en", messages, {}, "x" * 2000, "served", 1, None, "none", [], True)
     audit.add([row])
     print(f"answer-{i}", flush=True)  # acknowledged
 """

@@ -66,7 +66,9 @@ def scripted(handler: Any) -> Upstream:
     def models(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={"data": [{"id": "m"}]})
 
-    return Upstream("http://up.example/v1", transport=httpx.MockTransport(handler), sync_transport=httpx.MockTransport(models), key="sk-secret")
+    return Upstream(
+        "http://up.example/v1", transport=httpx.MockTransport(handler), sync_transport=httpx.MockTransport(models), key="sk-secret"
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,9 @@ def test_only_what_the_client_said_is_passed_on(alive: Any) -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         seen.append((json.loads(request.content), request.headers["authorization"]))
-        return httpx.Response(200, text='data: {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n')
+        return httpx.Response(
+            200, text='data: {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+        )
 
     front = alive(scripted(handler))
     form = {"type": "json_schema", "json_schema": {"name": "t", "schema": {"type": "object"}}}

@@ -44,7 +44,7 @@ def list_(file: _File = DEFAULT) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("id", "name", "made", "requests/min", "tokens/min", "at once", "max tokens", "state"):
         table.add_column(column)
-    for key in KeyFile(file).keys():
+    for key in KeyFile(file).all():
         limits = (key.requests_per_minute, key.tokens_per_minute, key.concurrent, key.max_tokens)
         made = datetime.fromtimestamp(key.created, UTC).strftime("%Y-%m-%d")
         table.add_row(key.id, key.name, made, *("-" if n is None else f"{n:,}" for n in limits), "revoked" if key.revoked else "in use")

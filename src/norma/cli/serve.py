@@ -31,7 +31,9 @@ def serve(
     weights: Annotated[Literal["float", "int8", "int4"], typer.Option(help="How the weights are held while serving.")] = "float",
     dtype: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="Number format to compute in.")] = "auto",
     upstream: Annotated[str | None, typer.Option(metavar="URL", help="Put the spec in front of this OpenAI-compatible server.")] = None,
-    upstream_key_env: Annotated[str | None, typer.Option(metavar="NAME", help="Environment variable with the upstream server's key.")] = None,
+    upstream_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Environment variable with the upstream server's key.")
+    ] = None,
     rules: Annotated[Literal["applicable", "all", "none"], typer.Option(help="Which rules stand in the prompt.")] = "applicable",
     policy: Annotated[str, typer.Option(help="What a broken rule leads to: observe, best-of:N or enforce.")] = "observe",
     rule: Annotated[list[str] | None, typer.Option(metavar="RULE=POLICY", help="The policy of one rule; may be repeated.")] = None,
@@ -69,7 +71,9 @@ def serve(
 
         log_to(log)
     backend = _upstream(upstream, name, upstream_key_env, waiting) if upstream else _local(model, name, rows, waiting, weights, dtype)
-    hosts = None if keys is not None and not is_loopback(host) else [*(allow_host or []), *([host] if host not in ("0.0.0.0", "::") else [])]
+    hosts = (
+        None if keys is not None and not is_loopback(host) else [*(allow_host or []), *([host] if host not in ("0.0.0.0", "::") else [])]
+    )
     if not is_loopback(host) and keys is None:
         hosts = None
 
@@ -129,7 +133,7 @@ def _options(
     if labels is not None and text == "none":
         raise NormaError("an audit without text has nothing that annotators could read", mend="Use --audit-text redacted or full")
     file = None if keys is None else KeyFile(keys)
-    if file is not None and not any(key.revoked is None for key in file.keys()):
+    if file is not None and not any(key.revoked is None for key in file.all()):
         raise NormaError("there is no key in use", where=keys, mend=f"norma keys add NAME --file {keys}")
     return {
         "admission": Admission(file),

@@ -56,7 +56,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Token:
-    """A token that was written; ``logprob`` in nats is the model's own (temperature 1, nothing cut or forbidden), NaN where not asked for."""
+    """A token that was written; ``logprob`` in nats is the model's own (temperature 1, nothing cut or forbidden); NaN: not asked for."""
 
     id: int
     logprob: float = float("nan")

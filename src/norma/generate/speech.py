@@ -1,6 +1,6 @@
 """Tokens to text as they come: half a character, and what may turn out to be a stop string, are held back.
 
-    Token ─→ text so far (a window is decoded, not the whole) ─→ cut at a stop string ─→ Said: text, its tokens, and how it ended
+Token ─→ text so far (a window is decoded, not the whole) ─→ cut at a stop string ─→ Said: text, its tokens, and how it ended
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     config.json ─→ general.*, <architecture>.*       model.layers.0.self_attn.q_proj.weight, ... ─→ blk.0.attn_q.weight, ...
     tokenizer.json ─→ tokenizer.ggml.* (tokens, their types, merges or scores, how text is split, by name)
 
-What the file cannot hold is refused by name: another architecture, a bias that llama.cpp has no place for, a way of splitting text that it does
-not know. What it holds otherwise is told (``Exported.notes``).
+What the file cannot hold is refused by name: another architecture, a bias that llama.cpp has no place for, a way of splitting text that it
+does not know. What it holds otherwise is told (``Exported.notes``).
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _settings(writer: Any, model: LanguageModel, values: Mapping[str, Any], name
     rope = values.get("rope_parameters") or {}
     writer.add_rope_freq_base(float(values.get("rope_theta") or rope.get("rope_theta") or 10000.0))
     writer.add_vocab_size(model.config.vocab_size)
-    writer.add_file_type(getattr(gguf.LlamaFileType, {"fp32": "ALL_F32", "fp16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}.get(kind, "MOSTLY_Q8_0")))
+    writer.add_file_type(
+        getattr(gguf.LlamaFileType, {"fp32": "ALL_F32", "fp16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}.get(kind, "MOSTLY_Q8_0"))
+    )
     if model.config.rope_scaling is not None and model.config.rope_scaling.kind == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(model.config.rope_scaling.factor)
@@ -180,7 +182,9 @@ def tokens_of(model: LanguageModel, notes: list[str]) -> dict[str, Any]:
     tokenizer = model.tokenizer
     written = json.loads(tokenizer.backend.to_str())
     if written["model"]["type"] != "BPE":
-        raise NormaError(f"a tokenizer of the kind {written['model']['type']} is not written to GGUF", where=model.name, mend="Supported: BPE")
+        raise NormaError(
+            f"a tokenizer of the kind {written['model']['type']} is not written to GGUF", where=model.name, mend="Supported: BPE"
+        )
     size = model.config.vocab_size
     by_id = {i: token for token, i in tokenizer.backend.get_vocab(with_added_tokens=True).items()}
     tokens = [by_id.get(i, f"[UNUSED{i}]") for i in range(size)]

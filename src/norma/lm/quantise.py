@@ -4,9 +4,9 @@
                           ─→ int4: a scale and a zero for 32 weights in row ─→ aten._weight_int4pack_mm_for_cpu
 
 Rounding to nearest, no calibration data (as in Dettmers et al., 2208.07339, section 2.1, without outliers). Activations are bf16, for which
-these kernels are made: in fp32 they are many times slower than a plain product. Embedding, head, norms, biases, routers and experts stay as
-they are. torchao was looked at (0.18): its int8 works on a CPU but is ten times slower there than a plain product when not compiled, and its
-int4 needs CUDA or mslk.
+these kernels are made: in fp32 they are many times slower than a plain product. Embedding, head, norms, biases, routers and experts stay
+as they are. torchao was looked at (0.18): its int8 works on a CPU but is ten times slower there than a plain product when not compiled;
+its int4 needs CUDA or mslk.
 """
 
 from __future__ import annotations

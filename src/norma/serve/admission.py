@@ -2,8 +2,8 @@
 
     Authorization ─→ Key, or 401 ─→ requests a minute, tokens a minute, requests at once ─→ in, or 429 with Retry-After
 
-Windows are counted by the ``limits`` package (the one behind Flask-Limiter and SlowAPI), in this process's memory: a restart begins anew, and
-several server processes count each for itself. Tokens are known when an answer is finished, so that a key may overdraw its last minute once.
+Windows are counted by the ``limits`` package (the one behind Flask-Limiter and SlowAPI), in this process's memory: a restart begins anew,
+and several server processes count each for itself. Tokens are known when an answer is finished: a key may overdraw its minute once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Admission:
             item = RateLimitItemPerMinute(key.requests_per_minute, namespace="requests")
             if not self._requests.hit(item, key.id):
                 retry = _seconds(self._requests.get_window_stats(item, key.id).reset_time)
-                raise ApiError(429, f"this key may send {key.requests_per_minute} requests a minute", code="rate_limit_exceeded", retry=retry)
+                raise ApiError(
+                    429, f"this key may send {key.requests_per_minute} requests a minute", code="rate_limit_exceeded", retry=retry
+                )
         self._running[key.id] += 1
 
     def leave(self, key: Key) -> None:

@@ -49,8 +49,8 @@ class Job:
 class Piece:
     """A part of one answer.
 
-    ``finish``: "" while it goes on; ``tokens``: written so far; ``logprobs``: OpenAI's entries, one a token; ``read``: tokens of the prompt,
-    where only now they are known.
+    ``finish``: "" while it goes on; ``tokens``: written so far; ``logprobs``: OpenAI's entries, one a token; ``read``: tokens of the
+    prompt, where only now they are known.
     """
 
     text: str

@@ -1,11 +1,11 @@
 """The OpenAI-compatible server: one model, optionally under a spec.
 
-    GET  /health               is it up, and how many requests wait           GET /metrics   Prometheus
-    GET  /v1/models            the one model
-    POST /v1/chat/completions  (``chat``)        POST /v1/completions  (``completions``)
-    POST /v1/embeddings        (``embeddings``)  POST /v1/feedback     (``feedback``)
+GET  /health               is it up, and how many requests wait           GET /metrics   Prometheus
+GET  /v1/models            the one model
+POST /v1/chat/completions  (``chat``)        POST /v1/completions  (``completions``)
+POST /v1/embeddings        (``embeddings``)  POST /v1/feedback     (``feedback``)
 
-    request ─→ Recorder (id, metrics, log line) ─→ CORS ─→ Guard (host, origin, key, limits, size) ─→ route ─→ JSON, or server-sent events
+request ─→ Recorder (id, metrics, log line) ─→ CORS ─→ Guard (host, origin, key, limits, size) ─→ route ─→ JSON, or server-sent events
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ if TYPE_CHECKING:
     from norma.spec import Spec
 
 log = logging.getLogger("norma.serve")
-PATHS = frozenset(
-    {"/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/feedback"}
-)
+PATHS = frozenset({"/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/feedback"})
 
 
 def build_app(
@@ -88,9 +86,7 @@ def build_app(
     app.add_middleware(Guard, limit=body_limit, admission=admission, hosts=hosts, origins=origins)
     if pages := list(origins):
         exposed = ["x-norma-compliance", "x-norma-streaming", "x-request-id", "retry-after"]
-        app.add_middleware(
-            CORSMiddleware, allow_origins=pages, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=exposed
-        )
+        app.add_middleware(CORSMiddleware, allow_origins=pages, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=exposed)
     app.add_middleware(Recorder, meters=meters, paths=PATHS)
     app.state.worker = app.state.backend = backend
     started = int(time.time())

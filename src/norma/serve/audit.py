@@ -166,5 +166,3 @@ def _prepare(connection: Any, record: Any) -> None:
         cursor.execute("PRAGMA synchronous = FULL")  # a commit is on the disk before it returns: power may fail too
     finally:
         cursor.close()
-
-

@@ -109,7 +109,8 @@ class ModelThread:
         request = _Request(asyncio.get_running_loop(), asyncio.Queue(), len(asks))
         tokenizer = self.model.tokenizer
         rows = [
-            _Row(request, i, ask, Speech(tokenizer, self.ends, ask.sampling.max_new_tokens, ask.sampling.stop)) for i, ask in enumerate(asks)
+            _Row(request, i, ask, Speech(tokenizer, self.ends, ask.sampling.max_new_tokens, ask.sampling.stop))
+            for i, ask in enumerate(asks)
         ]
         self._requests.add(request)
         try:

@@ -96,7 +96,10 @@ class Chat:
         service, key, known = self.service, request.state.key, facts(request.scope)
         service.known(body.model)
         service.room()
-        for name, asked in (("logprobs", body.top() is not None), ("response_format", body.response_format and body.response_format.wanted())):
+        for name, asked in (
+            ("logprobs", body.top() is not None),
+            ("response_format", body.response_format and body.response_format.wanted()),
+        ):
             if asked and name not in service.backend.gifts:
                 raise unsupported(name)
         job = await asyncio.to_thread(prepare, body, service.backend, service.ruling, key.max_tokens)

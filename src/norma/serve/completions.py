@@ -38,9 +38,12 @@ Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)
 class CompletionRequest(SamplingFields):
     """Body of ``POST /v1/completions``. ``max_tokens: 0`` with ``echo`` writes nothing."""
 
-    prompt: Text | Ids | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)] | Annotated[
-        list[Ids], Field(min_length=1, max_length=MAX_PROMPTS)
-    ]
+    prompt: (
+        Text
+        | Ids
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
+    )
     max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool | None = None
@@ -92,7 +95,9 @@ class Completions:
         else:
             limit = 0
             room(len(ids), 1, positions + 1, "the prompt", "", "prompt")
-        return Job(Item("completion", ()), [], len(ids), limit, body.sampling(limit), tuple(body.stop or ()), body.n or 1, body.logprobs, None, ids)
+        return Job(
+            Item("completion", ()), [], len(ids), limit, body.sampling(limit), tuple(body.stop or ()), body.n or 1, body.logprobs, None, ids
+        )
 
 
 def _prompts(body: CompletionRequest, local: Local) -> list[tuple[int, ...]]:
@@ -155,7 +160,9 @@ def _top(entry: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-async def _events(local: Local, jobs: Sequence[Job], head: Mapping[str, Any], speaks: Any, spent: Any, with_usage: bool) -> AsyncIterator[str]:
+async def _events(
+    local: Local, jobs: Sequence[Job], head: Mapping[str, Any], speaks: Any, spent: Any, with_usage: bool
+) -> AsyncIterator[str]:
     """Prompt after prompt; the choices of each side by side."""
     written = 0
     try:

@@ -97,7 +97,9 @@ class JsonConstraints:
                 try:
                     self._tokenizer = llguidance.LLTokenizer(backend.to_str(), eos_token=self._ends)
                 except Exception as error:  # the Rust side names no narrower kind
-                    raise ApiError(400, f"llguidance cannot read this tokenizer ({_first_line(str(error))})", param="response_format") from None
+                    raise ApiError(
+                        400, f"llguidance cannot read this tokenizer ({_first_line(str(error))})", param="response_format"
+                    ) from None
             return self._tokenizer
 
 

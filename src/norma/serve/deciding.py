@@ -1,6 +1,6 @@
 """From answers to what is given out: judge, try again where a rule asks for it, refuse where one is enforced.
 
-    answers ─judge─→ a best-of rule broken? ─→ n - 1 more answers ─→ the best by R ─→ an enforced rule broken? ─→ refusal
+answers ─judge─→ a best-of rule broken? ─→ n - 1 more answers ─→ the best by R ─→ an enforced rule broken? ─→ refusal
 """
 
 from __future__ import annotations

@@ -24,9 +24,10 @@ class EmbeddingRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     model: str
-    input: Annotated[Text, Field(min_length=1)] | Annotated[
-        list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)
-    ]
+    input: (
+        Annotated[Text, Field(min_length=1)]
+        | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)]
+    )
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
 
@@ -54,7 +55,8 @@ class Embeddings:
         vectors, count = await local.embed(texts)
         service.spend(request.state.key, facts(request.scope), count, 0)
         data = [
-            {"object": "embedding", "index": i, "embedding": _base64(v) if body.encoding_format == "base64" else v} for i, v in enumerate(vectors)
+            {"object": "embedding", "index": i, "embedding": _base64(v) if body.encoding_format == "base64" else v}
+            for i, v in enumerate(vectors)
         ]
         counts: dict[str, Any] = usage(count, 0)
         del counts["completion_tokens"]

@@ -53,7 +53,7 @@ class KeyFile:
         self._seen: tuple[int, int, int] | None = None
         self._by_hash: dict[str, Key] = {}
 
-    def keys(self) -> list[Key]:
+    def all(self) -> list[Key]:
         """All keys, revoked ones too, the oldest first. Raises NormaError for a file that is not one of keys."""
         if not self.path.exists():
             return []
@@ -72,7 +72,7 @@ class KeyFile:
             return None
         seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
         if seen != self._seen:
-            self._by_hash = {key.hash: key for key in self.keys() if key.revoked is None}
+            self._by_hash = {key.hash: key for key in self.all() if key.revoked is None}
             self._seen = seen
         return self._by_hash.get(hashed(secret))
 
@@ -95,7 +95,9 @@ class KeyFile:
                 if name in (key.id, key.name) and key.revoked is None:
                     keys[i] = replace(key, revoked=time.time())
                     return keys[i]
-            raise NormaError(f"no key in use is called '{name}'", where=self.path, mend=nearest(name, [k.name for k in keys if not k.revoked]))
+            raise NormaError(
+                f"no key in use is called '{name}'", where=self.path, mend=nearest(name, [k.name for k in keys if not k.revoked])
+            )
 
     @contextmanager
     def _locked(self) -> Iterator[list[Key]]:
@@ -106,7 +108,7 @@ class KeyFile:
         mask = os.umask(0o077)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            keys = self.keys()
+            keys = self.all()
             yield keys
             rows: list[dict[str, Any]] = [asdict(key) for key in keys]
             write_json(self.path, {"keys": rows})

@@ -4,8 +4,8 @@
     feedback      ─ thumbs down ─────────────────┴─→ item (the conversation), checkers' marks, a place in a queue ─→ people ─→ training
 
 A stranger's thumb is no label: it decides what people look at, not what is true, so that nobody can train the model from outside.
-Queues: ``rare`` for a broken rule or a low R, ``uncertain`` where a user contradicts the checkers (``norma.labels.queues``). Nothing here has
-an inclusion probability: rates of the whole service cannot be estimated from these rows; ``norma label queue`` draws the audit stream.
+Queues: ``rare`` for a broken rule or a low R, ``uncertain`` where a user contradicts the checkers (``norma.labels.queues``). Nothing here
+has an inclusion probability: rates of the service cannot be estimated from these rows.
 """
 
 from __future__ import annotations

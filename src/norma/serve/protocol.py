@@ -220,7 +220,9 @@ def completion(
     return body if norma is None else {**body, "norma": dict(norma)}
 
 
-def choice(index: int, text: str, finish: str, logprobs: Sequence[Mapping[str, Any]] | None = None, refused: bool = False) -> dict[str, Any]:
+def choice(
+    index: int, text: str, finish: str, logprobs: Sequence[Mapping[str, Any]] | None = None, refused: bool = False
+) -> dict[str, Any]:
     """One finished answer. A refusal stands in ``content`` too, as many programs show nothing else."""
     message = {"role": "assistant", "content": text, "refusal": text if refused else None}
     return {"index": index, "message": message, "logprobs": _logprobs(logprobs), "finish_reason": finish}

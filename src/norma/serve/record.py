@@ -1,6 +1,6 @@
 """What is written down of each request: Prometheus metrics and one line of JSON. Never a prompt, an answer or a key.
 
-    request ─→ Recorder (ASGI) ─→ the application fills `Facts` ─→ counters, histograms, a log line
+request ─→ Recorder (ASGI) ─→ the application fills `Facts` ─→ counters, histograms, a log line
 """
 
 from __future__ import annotations

@@ -95,7 +95,11 @@ class Ruling:
     """
 
     def __init__(
-        self, spec: Spec, default: Policy = Policy(), policies: Mapping[str, Policy] | None = None, shown: Shown = "applicable"  # noqa: B008
+        self,
+        spec: Spec,
+        default: Policy = Policy(),
+        policies: Mapping[str, Policy] | None = None,
+        shown: Shown = "applicable",
     ) -> None:
         self.spec, self.shown = spec, shown
         known = [rule.id for rule in spec.rules]
@@ -162,7 +166,7 @@ def header(outcomes: Sequence[Outcome]) -> str:
     status = min((o.judgement.status for o in outcomes), key=order.index, default="none")
     broken = " ".join(dict.fromkeys(rule for o in outcomes for rule in o.judgement.broken))
     actions = " ".join(dict.fromkeys(o.action for o in outcomes))
-    safe = re.sub(r'[^\x20-\x21\x23-\x5b\x5d-\x7e]', "?", broken)
+    safe = re.sub(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]", "?", broken)
     return f'status={status}, kept={kept}, judged={len(judged)}, broken="{safe}", action="{actions}"'
 
 

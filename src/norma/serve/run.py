@@ -1,6 +1,6 @@
 """Listening: a socket handed to uvicorn; on this machine's loopback address unless another is asked for. Ends with Ctrl-C or SIGTERM.
 
-    SIGTERM ─→ no new connections ─→ what runs is finished, for at most ``drain`` seconds ─→ exit 0
+SIGTERM ─→ no new connections ─→ what runs is finished, for at most ``drain`` seconds ─→ exit 0
 """
 
 from __future__ import annotations

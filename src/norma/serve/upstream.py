@@ -35,7 +35,14 @@ class Upstream:
     positions: int | None = None
 
     def __init__(
-        self, url: str, name: str | None = None, *, key: str | None = None, waiting: int = 64, transport: Any = None, sync_transport: Any = None
+        self,
+        url: str,
+        name: str | None = None,
+        *,
+        key: str | None = None,
+        waiting: int = 64,
+        transport: Any = None,
+        sync_transport: Any = None,
     ) -> None:
         self.url, self._limit, self._transport = url, waiting, transport
         self._headers = {} if key is None else {"authorization": f"Bearer {key}"}
@@ -59,12 +66,16 @@ class Upstream:
                 mend="Check its key (--upstream-key-env), or name the model with --name",
             ) from None
         except httpx.HTTPError as error:
-            raise NormaError(f"nobody answers ({type(error).__name__})", where=self.url, mend="Start that server first, or check --upstream") from None
+            raise NormaError(
+                f"nobody answers ({type(error).__name__})", where=self.url, mend="Start that server first, or check --upstream"
+            ) from None
         except (ValueError, KeyError, TypeError):
             raise NormaError("this is no OpenAI-compatible server", where=self.url, mend="Give its address up to /v1") from None
         if name is not None:
             if known and name not in known:
-                raise NormaError(f"the upstream server has no model '{name}'", where=self.url, mend=f"Known: {', '.join(sorted(known)[:20])}")
+                raise NormaError(
+                    f"the upstream server has no model '{name}'", where=self.url, mend=f"Known: {', '.join(sorted(known)[:20])}"
+                )
             return name
         if len(known) != 1:
             raise NormaError(f"the upstream server has {len(known)} models", where=self.url, mend="Choose one with --name")
@@ -169,7 +180,9 @@ def _refused(response: httpx.Response, body: bytes) -> ApiError:
     if status in (401, 403):
         return ApiError(502, "the upstream server does not accept this server's key", code="upstream_unauthorised")
     if status == 429:
-        return ApiError(429, "the upstream server is busy", code="busy", retry=max(1, round(retry_after(response.headers.get("retry-after")) or 1)))
+        return ApiError(
+            429, "the upstream server is busy", code="busy", retry=max(1, round(retry_after(response.headers.get("retry-after")) or 1))
+        )
     try:
         message = _message(json.loads(body))
     except ValueError:
