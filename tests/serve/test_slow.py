@@ -134,4 +134,9 @@ def test_sigterm_lets_what_runs_finish(make_model: Callable[..., LanguageModel],
         server.communicate(timeout=10)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     [row] = [r for r in rows if r.get("path") == "/v1/chat/completions"]
-    assert row["status"] == 200 and row["completion_tokens"] > 0 and row["first_token_seconds"] <= row["seconds"] and "json.dumps" not in str(row)
+    assert (
+        row["status"] == 200
+        and row["completion_tokens"] > 0
+        and row["first_token_seconds"] <= row["seconds"]
+        and "json.dumps" not in str(row)
+    )

@@ -69,7 +69,7 @@ def int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(q, scale, zero): weight ~ (q - 8) * scale + zero; q (out, in) int32 in [0, 15], scale and zero (out, in / GROUP) fp32."""
-    groups = weight.detach().float().unflatten(1, (-1, GROUP))
+    groups = weight.detach().float().reshape(len(weight), -1, GROUP)
     low, high = groups.amin(dim=-1), groups.amax(dim=-1)
     scale = ((high - low) / 15).clamp(min=1e-10)
     q = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15)

@@ -22,6 +22,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from typing_extensions import TypeIs
 
 from norma.base.errors import NormaError
 from norma.serve.admission import Admission
@@ -137,10 +138,11 @@ def backend_of(author: Author | Backend, waiting: int) -> Backend:
         from norma.serve.local import Local
 
         return Local(author.model, author.name, waiting=waiting)
-    if hasattr(author, "write"):
-        backend: Backend = author
-        return backend
-    return OneByOne(author, waiting)
+    return author if _is_backend(author) else OneByOne(author, waiting)
+
+
+def _is_backend(author: Author | Backend) -> TypeIs[Backend]:
+    return hasattr(author, "write")
 
 
 def _handle_errors(app: FastAPI) -> None:

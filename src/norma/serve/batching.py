@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -100,7 +100,7 @@ class ModelThread:
         """Seconds after which a refused request may well find room."""
         return max(1, min(60, round(self._seconds * self.load / (2 * self.rows))))
 
-    async def write(self, asks: Sequence[Ask]) -> AsyncIterator[tuple[int, Said]]:
+    async def write(self, asks: Sequence[Ask]) -> AsyncGenerator[tuple[int, Said], None]:
         """(number of the ask, piece) as they come, of all asks at once. Closing it, or cancelling, gives the rows back."""
         if self.full:
             raise Busy(self.patience())

@@ -129,9 +129,8 @@ async def _prompt(local: Local, body: CompletionRequest, job: Job, number: int) 
     for i, answer in enumerate(answers):
         logprobs = None
         if body.logprobs is not None:
-            entries = [None if t is None else local.entry(t) for t in told]
-            first = [{"token": local.text_of(job.prompt[0])}] if entries else []
-            logprobs = _table([*first, *entries[1:], *answer.logprobs])
+            first = [{"token": local.text_of(job.prompt[0])}] if told else []
+            logprobs = _table([*first, *(local.entry(t) for t in told if t is not None), *answer.logprobs])
         finish = answer.finish if job.limit else "length"
         text = before + answer.text
         choices.append({"index": number * job.choices + i, "text": text, "logprobs": logprobs, "finish_reason": finish})

@@ -10,8 +10,9 @@ has an inclusion probability: rates of the service cannot be estimated from thes
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from norma.base.hashing import digest
 from norma.labels import LabelStore
@@ -57,7 +58,8 @@ class Loop:
     def put(self, row: Served, rules: Iterable[str], queue: str) -> int:
         """The answer's conversation, what checkers said of ``rules``, and a place in ``queue`` for each; doing it twice doubles nothing."""
         assert row.response is not None
-        messages, response = list(row.messages), row.response
+        messages: Sequence[Mapping[str, Any]] = row.messages
+        response = row.response
         verdicts = [Verdict.from_row(v) for v in row.verdicts]
         if self.redact and not row.redacted:
             messages, clean = redacted_messages(messages), redacted(response)
