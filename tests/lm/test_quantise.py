@@ -55,6 +55,26 @@ def test_a_model_shrinks_and_still_writes(kind: str, share: float) -> None:
     assert len(generate(model, [[1, 2, 3]], Sampling(8), dtype=torch.bfloat16)[0].ids) >= 1
 
 
+@pytest.mark.parametrize(("made", "shapes"), [(Int8Linear, [(16, 16), (172, 48), (17, 80)]), (Int4Linear, [(16, 32), (48, 96), (80, 160)])])
+def test_odd_shapes_and_any_number_of_rows(made: type[nn.Module], shapes: list[tuple[int, int]]) -> None:
+    for out, wide in shapes:
+        weight = torch.randn(out, wide) * 0.05
+        layer = made(weight, None)
+        for rows in (1, 2, 5, 16, 33, 100):
+            x = torch.randn(rows, wide)
+            wanted = x @ weight.T
+            assert ((layer(x) - wanted).norm() / wanted.norm()).item() < 0.12
+
+
+def test_layers_that_the_kernels_cannot_hold_stay_as_they_are() -> None:
+    sizes = {"vocab_size": 64, "width": 64, "layers": 1, "head_size": 32, "max_positions": 32, "feed_forward_width": 172}
+    model = LanguageModel(Transformer(preset("llama", **sizes)).eval(), None)
+    ids = torch.randint(1, 64, (2, 16))
+    before = model.logits(ids)
+    assert quantise(model, "int8").layers == 6  # not the one that reads 172 features
+    assert (model.logits(ids) - before).norm() / before.norm() < 0.03
+
+
 def test_where_nothing_fits() -> None:
     model = LanguageModel(Transformer(preset("llama", vocab_size=64, width=24, layers=1, head_size=24, max_positions=32)).eval(), None)
     with pytest.raises(NormaError, match="no layer of this model fits int4"):

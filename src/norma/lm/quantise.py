@@ -95,8 +95,9 @@ def quantise(model: LanguageModel, kind: Kind) -> Shrunk:
             if type(child) is not Linear or name == "head" or "router" in name:
                 continue
             wide = child.in_features
-            if kind == "int4" and (wide % GROUP or child.out_features % 16):
-                continue  # the kernel's blocks do not fit
+            # The kernels do not check their blocks: a width that is no multiple of 16 reads beyond the weights (torch 2.13: a crash).
+            if wide % (GROUP if kind == "int4" else 16) or (kind == "int4" and child.out_features % 16):
+                continue
             made = Int8Linear(child.weight, child.bias) if kind == "int8" else Int4Linear(child.weight, child.bias)
             setattr(parent, name, made)
             changed += 1
