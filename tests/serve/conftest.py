@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -90,6 +91,10 @@ class FakeSpec:
         polite, stop = verdict("style.polite", response.startswith("Certainly")), verdict("form.stop", response.endswith("."))
         return {"report": [polite, stop], "heldout": [stop]}.get(role, [])
 
+    def rewards(self, item: Item, group: Any) -> list[Any]:
+        """This spec has no train checkers, hence no R."""
+        return [SimpleNamespace(value=None) for _ in group]
+
     def elicit(self, split: str | None = None) -> list[Item]:
         return [Item(f"e{i}", ({"role": "user", "content": f"question {i}."},)) for i in range(12)]
 
@@ -102,3 +107,55 @@ def fake_model() -> type[FakeModel]:
 @pytest.fixture
 def fake_spec() -> type[FakeSpec]:
     return FakeSpec
+
+
+class Live:
+    """uvicorn in a thread, on a free port."""
+
+    def __init__(self, author: Any, spec: Any = None, **options: Any) -> None:
+        import uvicorn
+
+        from norma.serve.app import build_app
+        from norma.serve.run import HOST, listen
+
+        app = build_app(author, spec, **options)
+        self.backend = app.state.backend
+        self._socket = listen(0)
+        self.root = f"http://{HOST}:{self._socket.getsockname()[1]}"
+        self.url = f"{self.root}/v1"
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread.start()
+        until(lambda: self._server.started)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+        self._socket.close()
+        assert not self._thread.is_alive()
+
+
+def until(done: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def alive() -> Iterator[Callable[..., Live]]:
+    """Servers on real sockets, stopped at the end of the test."""
+    started: list[Live] = []
+
+    def start(*args: Any, **options: Any) -> Live:
+        started.append(Live(*args, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    return until

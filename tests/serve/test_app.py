@@ -197,4 +197,4 @@ def test_a_broken_model_is_a_500_without_details_and_the_server_lives(serve: Any
 def test_a_full_queue_says_so(serve: Any) -> None:
     with serve(waiting=0) as client:
         response = client.post("/v1/chat/completions", json=ASK)
-    assert response.status_code == 503 and response.headers["retry-after"] == "1"
+    assert response.status_code == 429 and response.headers["retry-after"] == "1"

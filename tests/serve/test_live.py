@@ -174,7 +174,7 @@ def test_one_at_a_time_in_order_and_a_full_queue_is_refused(live: Any, fake_mode
         threads[-1].start()
         until(lambda i=i: server.worker.load == i + 1)
     refused = httpx.post(f"{server.url}/chat/completions", json=ASK, timeout=10)
-    assert refused.status_code == 503 and refused.json()["error"]["code"] == "busy"
+    assert refused.status_code == 429 and refused.json()["error"]["code"] == "busy"
     gate.release(100)
     for thread in threads:
         thread.join(timeout=10)

@@ -33,10 +33,14 @@ COMMANDS = {
     "compare": "norma.cli.compare:compare",
     "trace": "norma.cli.trace:trace",
     "serve": "norma.cli.serve:serve",
+    "keys add": "norma.cli.keys:add",
+    "keys list": "norma.cli.keys:list_",
+    "keys revoke": "norma.cli.keys:revoke",
     "import": "norma.cli.import_:import_",
     "retrieve index": "norma.cli.retrieve:index",
     "retrieve search": "norma.cli.retrieve:search",
     "retrieve measure": "norma.cli.retrieve:measure",
+    "export": "norma.cli.export:export",
     "data check": "norma.cli.data:check",
     "spec list": "norma.cli.spec:list_",
     "spec lint": "norma.cli.spec:lint",
@@ -62,6 +66,7 @@ COMMANDS = {
 }
 GROUPS = {
     "retrieve": "An index of your own documents, to answer from.",
+    "keys": "API keys of a server.",
     "data": "Look at training data.",
     "spec": "Work on a spec file.",
     "label": "The label store from the shell.",

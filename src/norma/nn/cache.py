@@ -107,6 +107,16 @@ class Cache:
         else:
             self.cross_rows = self.cross_rows[rows]
 
+    def widen(self, rows: int = 0, front: int = 0, back: int = 0) -> None:
+        """Room for more: ``rows`` behind the last, which hold nothing; slots before the first and behind the last."""
+        self.keys, self.values = (F.pad(held, (0, 0, front, back, 0, 0, 0, rows)) for held in (self.keys, self.values))
+        self.visible, self.positions = (F.pad(told, (front, back, 0, rows)) for told in (self.visible, self.positions))
+        self.length, self.first = self.length + front, self.first + front
+        if self.begins is not None:
+            self.begins = F.pad(self.begins + front, (0, rows), value=self.length)
+        if self.cross_rows is not None:
+            self.cross_rows = F.pad(self.cross_rows, (0, rows))
+
     def take(self, rows: Tensor, other: Cache, which: Tensor) -> None:
         """Row ``rows[i]`` becomes what ``other`` holds in its row ``which[i]``, moved so that it ends where our rows end."""
         assert self.begins is not None

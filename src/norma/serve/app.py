@@ -1,63 +1,107 @@
-"""The OpenAI-compatible server: one model, optionally under a spec, for callers on this machine.
+"""The OpenAI-compatible server: one model, optionally under a spec.
 
-    GET  /health               is it up, and how many requests wait
-    GET  /v1/models            the one model
-    POST /v1/chat/completions  Guard ─→ ChatRequest ─→ prepare ─→ Worker (the model's one thread) ─→ JSON, or server-sent events
+GET  /health               is it up, and how many requests wait           GET /metrics   Prometheus
+GET  /v1/models            the one model
+POST /v1/chat/completions  (``chat``)        POST /v1/completions  (``completions``)
+POST /v1/embeddings        (``embeddings``)  POST /v1/feedback     (``feedback``)
 
-With a spec the active rules are rendered into the prompt, and the answer carries a `norma` field with every rule's verdict.
+request ─→ Recorder (id, metrics, log line) ─→ CORS ─→ Guard (host, origin, key, limits, size) ─→ route ─→ JSON, or server-sent events
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from typing_extensions import TypeIs
 
 from norma.base.errors import NormaError
-from norma.base.files import to_json
-from norma.serve.answering import End, Job, judge, prepare, write
-from norma.serve.author import Author
+from norma.serve.admission import Admission
+from norma.serve.answering import Backend
+from norma.serve.audit import Audit
+from norma.serve.author import Author, ModelAuthor
+from norma.serve.chat import Chat, Service, as_api, reply
+from norma.serve.completions import CompletionRequest, Completions
+from norma.serve.embeddings import EmbeddingRequest, Embeddings
+from norma.serve.feedback import Feedback, FeedbackRequest
 from norma.serve.guard import BODY_LIMIT, Guard
-from norma.serve.protocol import ApiError, ChatRequest, chunk, completion, last_chunk, parse_error, usage
-from norma.serve.worker import Busy, Worker
+from norma.serve.loop import Loop
+from norma.serve.one_by_one import OneByOne
+from norma.serve.protocol import ApiError, ChatRequest, parse_error
+from norma.serve.record import Meters, Recorder
+from norma.serve.ruling import Ruling
+from norma.serve.worker import Busy
 
 if TYPE_CHECKING:
     from norma.spec import Spec
 
 log = logging.getLogger("norma.serve")
-T = TypeVar("T")
+PATHS = frozenset({"/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/feedback"})
 
 
-def build_app(author: Author, spec: Spec | None = None, *, waiting: int = 64, body_limit: int = BODY_LIMIT) -> FastAPI:
-    """The ASGI application. At most ``waiting`` requests wait or run; a body has at most ``body_limit`` bytes."""
-    worker = Worker(waiting)
+def build_app(
+    author: Author | Backend,
+    spec: Spec | None = None,
+    *,
+    waiting: int = 64,
+    body_limit: int = BODY_LIMIT,
+    ruling: Ruling | None = None,
+    admission: Admission | None = None,
+    audit: Audit | None = None,
+    loop: Loop | None = None,
+    consent: bool = False,
+    hosts: Iterable[str] | None = (),
+    origins: Iterable[str] = (),
+) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        author: a model (``ModelAuthor``), any other author, or a backend of ``norma.serve``.
+        spec: its rules are shown and observed; ``ruling`` says more.
+        waiting: requests that may wait or run (of a backend: its own number counts).
+        consent: whether exchanges may be shown to annotators where nobody says so.
+        hosts, origins: see :class:`Guard`.
+    """
+    backend = backend_of(author, waiting)
+    ruling = ruling or (None if spec is None else Ruling(spec))
+    admission = admission or Admission()
+    meters = Meters(lambda: backend.load, lambda: int(getattr(getattr(backend, "thread", None), "busy_rows", 0)))
+    service = Service(backend, ruling, admission, meters, audit, loop, consent)
+    chat_, completions_, embeddings_, feedback_ = Chat(service), Completions(service), Embeddings(service), Feedback(service)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         yield
-        worker.close()
+        backend.close()
 
     app = FastAPI(title="Norma", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, limit=body_limit)
-    app.state.worker = worker
+    app.add_middleware(Guard, limit=body_limit, admission=admission, hosts=hosts, origins=origins)
+    if pages := list(origins):
+        exposed = ["x-norma-compliance", "x-norma-streaming", "x-request-id", "retry-after"]
+        app.add_middleware(CORSMiddleware, allow_origins=pages, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=exposed)
+    app.add_middleware(Recorder, meters=meters, paths=PATHS)
+    app.state.worker = app.state.backend = backend
     started = int(time.time())
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "model": author.name, "spec": spec.id if spec else None, "requests": worker.load}
+        return {"status": "ok", "model": backend.name, "spec": ruling.spec.id if ruling else None, "requests": backend.load}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def card() -> dict[str, Any]:
-        return {"id": author.name, "object": "model", "created": started, "owned_by": "norma", "max_model_len": author.positions}
+        return {"id": backend.name, "object": "model", "created": started, "owned_by": "norma", "max_model_len": backend.positions}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -65,103 +109,40 @@ def build_app(author: Author, spec: Spec | None = None, *, waiting: int = 64, bo
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        _known(name)
+        service.known(name)
         return card()
-
-    def _known(name: str) -> None:
-        if name != author.name:
-            raise ApiError(404, f"the model '{name}' is not served here; '{author.name}' is", param="model", code="model_not_found")
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
-        _known(body.model)
-        if worker.load >= waiting:
-            raise _busy()
-        job = await asyncio.to_thread(prepare, body, author, spec)
-        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": author.name}
-        if body.stream:
-            with_usage = body.stream_options is not None and body.stream_options.include_usage
-            return StreamingResponse(_events(job, head, with_usage), media_type="text/event-stream", headers={"cache-control": "no-store"})
-        texts, ends = await _unless_gone(_whole(job), request)
-        norma = await asyncio.to_thread(judge, job, texts, spec) if spec else None
-        counts = usage(job.prompt_tokens, sum(end.tokens for end in ends))
-        return _json(completion(head, [(text, end.finish) for text, end in zip(texts, ends, strict=True)], counts, norma))
+        return await chat_.respond(body, request)
 
-    async def _whole(job: Job) -> tuple[list[str], list[End]]:
-        texts, ends = [""] * job.choices, [End("stop", 0)] * job.choices
-        async with aclosing(_run(job)) as pieces:
-            async for index, piece in pieces:
-                if isinstance(piece, End):
-                    ends[index] = piece
-                else:
-                    texts[index] += piece
-        return texts, ends
+    @app.post("/v1/completions", response_model=None)
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        return await completions_.respond(body, request)
 
-    def _run(job: Job) -> Any:
-        return worker.run(lambda: write(job, author))
+    @app.post("/v1/embeddings", response_model=None)
+    async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
+        return await embeddings_.respond(body, request)
 
-    async def _events(job: Job, head: dict[str, Any], with_usage: bool) -> AsyncIterator[str]:
-        texts, tokens = [""] * job.choices, 0
-        try:
-            for index in range(job.choices):
-                yield _event(chunk(head, index, {"role": "assistant", "content": ""}))
-            async with aclosing(_run(job)) as pieces:
-                async for index, piece in pieces:
-                    if isinstance(piece, End):
-                        tokens += piece.tokens
-                        yield _event(chunk(head, index, {}, piece.finish))
-                    else:
-                        texts[index] += piece
-                        yield _event(chunk(head, index, {"content": piece}))
-            norma = await asyncio.to_thread(judge, job, texts, spec) if spec else None
-            last = last_chunk(head, usage(job.prompt_tokens, tokens) if with_usage else None, norma)
-            if last is not None:
-                yield _event(last)
-            yield "data: [DONE]\n\n"
-        except (NormaError, ApiError, Busy) as error:
-            # The status line is gone already: an error event is all that can still be said.
-            yield _event(_as_api(error).body())
+    @app.post("/v1/feedback", response_model=None)
+    async def feedback(body: FeedbackRequest, request: Request) -> Response:
+        return await feedback_.respond(body, request)
 
     _handle_errors(app)
     return app
 
 
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(to_json(body), status, headers, media_type="application/json")
+def backend_of(author: Author | Backend, waiting: int) -> Backend:
+    """A model writes many answers side by side, any other author one at a time; a backend is one already."""
+    if isinstance(author, ModelAuthor):
+        from norma.serve.local import Local
+
+        return Local(author.model, author.name, waiting=waiting)
+    return author if _is_backend(author) else OneByOne(author, waiting)
 
 
-def _event(body: Any) -> str:
-    return f"data: {to_json(body)}\n\n"
-
-
-def _busy() -> ApiError:
-    return ApiError(503, "too many requests are waiting for this model", code="busy", retry=1)
-
-
-def _as_api(error: NormaError | ApiError | Busy) -> ApiError:
-    if isinstance(error, ApiError):
-        return error
-    return _busy() if isinstance(error, Busy) else ApiError(400, str(error))
-
-
-async def _unless_gone(work: Awaitable[T], request: Request) -> T:
-    """``work``, cancelled as soon as the client closes the connection."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ApiError(499, "the client closed the connection")
-        return task.result()
-    finally:
-        watch.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+def _is_backend(author: Author | Backend) -> TypeIs[Backend]:
+    return hasattr(author, "write")
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -169,21 +150,21 @@ def _handle_errors(app: FastAPI) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, (NormaError, ApiError, Busy))
-        api = _as_api(error)
-        return _json(api.body(), api.status, {"retry-after": str(api.retry)} if api.retry else None)
+        api = as_api(error)
+        return reply(api.body(), api.status, {"retry-after": str(api.retry)} if api.retry else None)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         errors = [{**e, "loc": e["loc"][1:]} for e in error.errors()]  # without the leading "body"
         if errors[0]["type"] == "json_invalid":
-            return _json(ApiError(400, "the body is not JSON", code="invalid_json").body(), 400)
+            return reply(ApiError(400, "the body is not JSON", code="invalid_json").body(), 400)
         api = parse_error(errors)
-        return _json(api.body(), api.status)
+        return reply(api.body(), api.status)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         message = f"{request.method} {request.url.path} is not offered here" if error.status_code in (404, 405) else str(error.detail)
-        return _json(ApiError(error.status_code, message).body(), error.status_code, dict(error.headers or {}))
+        return reply(ApiError(error.status_code, message).body(), error.status_code, dict(error.headers or {}))
 
     async def broken(request: Request, error: Exception) -> Response:
         log.error("a request failed", exc_info=error)

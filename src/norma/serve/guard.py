@@ -1,6 +1,6 @@
-"""What stands before the application: only this machine's own callers, and bodies of bounded size.
+"""What stands before the application: known callers, within their limits, and bodies of bounded size.
 
-    request ─→ Host and Origin name this machine? ─→ a JSON body? ─→ at most `limit` bytes? ─→ the application
+    request ─→ Host and Origin may be? ─→ a JSON body? ─→ key and limits (``admission``) ─→ at most `limit` bytes? ─→ the application
 
 Listening on 127.0.0.1 is not enough. A web page open in a browser on this machine can send requests here too: directly (its
 ``Origin`` gives it away, and so does a body that is not declared as JSON, the only kind a page may send without asking first)
@@ -9,13 +9,16 @@ or under a name that its owner points to 127.0.0.1 (its ``Host`` gives it away).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from norma.serve.admission import Admission
 from norma.serve.protocol import ApiError
+from norma.serve.record import facts
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 BODY_LIMIT = 4 * 2**20  # bytes
@@ -30,53 +33,86 @@ def host_name(value: str) -> str:
 
 
 class Guard:
-    """ASGI middleware. ``limit`` is the largest request body in bytes."""
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp, limit: int = BODY_LIMIT) -> None:
-        self.app, self.limit = app, limit
+    Args:
+        limit: the largest request body in bytes.
+        hosts: names under which this server may be asked, beside this machine's own; None: any, for a server that asks for keys.
+        origins: web pages that may ask (``https://chat.example``), beside those of this machine.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit: int = BODY_LIMIT,
+        admission: Admission | None = None,
+        hosts: Iterable[str] | None = (),
+        origins: Iterable[str] = (),
+    ) -> None:
+        self.app, self.limit, self.admission = app, limit, admission or Admission()
+        self.hosts = None if hosts is None else LOOPBACK | {h.lower() for h in hosts}
+        self.origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
-        if refusal is None and scope["method"] in ("POST", "PUT", "PATCH"):
-            # The body is read here in full, so that a client that lies about its length is met before any work begins.
-            body = await self._body(receive)
-            if isinstance(body, ApiError):
-                refusal = body
-            else:
-                receive = _replay(body, receive)
-        if refusal is not None:
-            await JSONResponse(refusal.body(), refusal.status)(scope, receive, send)
+        headers = Headers(scope=scope)
+        try:
+            self._refuse(scope["method"], headers)
+            key = self.admission.who(scope["path"], headers.get("authorization"))
+            scope["state"]["key"] = key
+            facts(scope).key = key.name
+            limited = scope["method"] != "GET"
+            if limited:
+                self.admission.enter(key)
+        except ApiError as refusal:
+            await _answer(refusal)(scope, receive, send)
             return
-        await self.app(scope, receive, send)
+        try:
+            if limited:
+                # The body is read here in full, so that a client that lies about its length is met before any work begins.
+                receive = _replay(await self._body(receive), receive)
+            await self.app(scope, receive, send)
+        except ApiError as refusal:
+            await _answer(refusal)(scope, receive, send)
+        finally:
+            if limited:
+                self.admission.leave(key)
 
-    def _refusal(self, method: str, headers: Headers) -> ApiError | None:
-        if host_name(headers.get("host", "")) not in LOOPBACK:
-            return ApiError(403, "this server answers callers on this machine only", code="not_loopback")
+    def _refuse(self, method: str, headers: Headers) -> None:
+        if self.hosts is not None and host_name(headers.get("host", "")) not in self.hosts:
+            raise ApiError(403, "this server answers callers on this machine only", code="not_loopback")
         origin = headers.get("origin")
-        if origin is not None and host_name(origin) not in LOOPBACK:
-            return ApiError(403, "requests from web pages elsewhere are refused", code="foreign_origin")
+        if origin is not None and origin not in self.origins and host_name(origin) not in LOOPBACK:
+            raise ApiError(403, "requests from web pages elsewhere are refused", code="foreign_origin")
         if method in ("POST", "PUT", "PATCH") and headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-            return ApiError(415, "the body must be declared as application/json", code="unsupported_media_type")
+            raise ApiError(415, "the body must be declared as application/json", code="unsupported_media_type")
         length = headers.get("content-length", "0")
-        return self._too_large() if length.isdigit() and int(length) > self.limit else None
+        if length.isdigit() and int(length) > self.limit:
+            raise self._too_large()
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the request body is larger than {self.limit} bytes", code="request_too_large")
 
-    async def _body(self, receive: Receive) -> bytes | ApiError:
+    async def _body(self, receive: Receive) -> bytes:
         body, more = bytearray(), True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return ApiError(400, "the connection closed before the body was whole")
+                raise ApiError(400, "the connection closed before the body was whole")
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > self.limit:
-                return self._too_large()
+                raise self._too_large()
         return bytes(body)
+
+
+def _answer(refusal: ApiError) -> JSONResponse:
+    headers = {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
+    if refusal.retry:
+        headers["retry-after"] = str(refusal.retry)
+    return JSONResponse(refusal.body(), refusal.status, headers)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -2,20 +2,21 @@
 
     JSON body ─→ ChatRequest (checked) ─→ conversation(), sampling() ─→ ... ─→ completion() | chunk() ─→ JSON
 
-What is asked for and cannot be done (tools, log-probabilities, pictures) is refused by name: silence would look like consent.
+What is asked for and cannot be done (tools, penalties, pictures) is refused by name: silence would look like consent.
 Fields that only inform (``user``, ``metadata``, ``store``) are ignored, as clients send them unasked.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from norma.spec import Message
 
-MAX_CHOICES, MAX_STOPS = 16, 4
+MAX_CHOICES, MAX_STOPS, MAX_TOP = 16, 4, 20
 DEFAULT_TOKENS = 512
 # Accepted while they hold the value that changes nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -23,9 +24,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "functions": (None, []),
     "tool_choice": (None, "none", "auto"),
     "function_call": (None, "none", "auto"),
-    "response_format": (None, {"type": "text"}),
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
     "logit_bias": (None, {}),
     "frequency_penalty": (None, 0),
     "presence_penalty": (None, 0),
@@ -46,16 +44,32 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
+def unsupported(name: str) -> ApiError:
+    return ApiError(400, f"'{name}' is not supported by this server", code="invalid_value")
+
+
+def _whole_characters(value: str) -> str:
+    """JSON can spell half a character (\\ud800), which no text holds."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half a character (a lone surrogate) stands in this text") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_whole_characters)]
+
+
 class TextPart(BaseModel):
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Turn(BaseModel):
     """One message. Content is text, or parts of which each is text."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
 
     def plain(self) -> Message:
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
@@ -70,27 +84,49 @@ class NormaFields(BaseModel):
     """Norma's own part of a request: what the caller vouches for. Never read out of message text."""
 
     model_config = ConfigDict(extra="forbid")
-    language: str | None = Field(None, max_length=35)
+    language: Text | None = Field(None, max_length=35)
     facts: dict[str, Any] = {}
+    consent: bool | None = Field(None, description="Whether this exchange may be shown to annotators.")
 
 
-class ChatRequest(BaseModel):
-    """Body of ``POST /v1/chat/completions``. Temperature is 0 (greedy) unless given; ``seed`` makes samples repeatable."""
+class JsonSchema(BaseModel):
+    name: Text = Field("answer", max_length=64)
+    schema_: dict[str, Any] = Field({}, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    """What an answer has to look like: text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _schema_given(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("'json_schema' goes with the type json_schema, and only with it")
+        return self
+
+    def wanted(self) -> dict[str, Any] | None:
+        """The JSON schema of the answer; None for text."""
+        if self.type == "text":
+            return None
+        return {"type": "object"} if self.json_schema is None else self.json_schema.schema_
+
+
+class SamplingFields(BaseModel):
+    """What chat and plain completions share. Temperature is 0 (greedy) unless given; ``seed`` makes samples repeatable."""
 
     model_config = ConfigDict(extra="allow")
     model: str
-    messages: list[Turn] = Field(min_length=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: list[str] | None = Field(None, max_length=MAX_STOPS)
+    stop: list[Text] | None = Field(None, max_length=MAX_STOPS)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    norma: NormaFields = Field(default_factory=lambda: NormaFields(language=None))
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -105,10 +141,38 @@ class ChatRequest(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _nothing_unsupported(self) -> ChatRequest:
+    def _nothing_unsupported(self) -> Self:
         for name, value in (self.model_extra or {}).items():
             if name in _NEUTRAL and value not in _NEUTRAL[name]:
                 raise ValueError(f"'{name}' is not supported by this server")
+        return self
+
+    def sampling(self, limit: int) -> dict[str, Any]:
+        """Arguments of ``norma.generate.Sampling`` but for ``stop``; a seed is drawn where none was given."""
+        return {
+            "max_new_tokens": limit,
+            "temperature": self.temperature or 0.0,
+            "top_p": self.top_p or 1.0,
+            "top_k": self.top_k or 0,
+            "seed": random.getrandbits(31) if self.seed is None else self.seed % 2**31,
+        }
+
+
+class ChatRequest(SamplingFields):
+    """Body of ``POST /v1/chat/completions``."""
+
+    messages: list[Turn] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP)
+    response_format: ResponseFormat | None = None
+    norma: NormaFields = Field(default_factory=lambda: NormaFields(language=None, consent=None))
+
+    @model_validator(mode="after")
+    def _top_of_something(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("'top_logprobs' needs 'logprobs': true")
         return self
 
     def conversation(self) -> list[Message]:
@@ -118,16 +182,25 @@ class ChatRequest(BaseModel):
         """Most new tokens of one answer."""
         return self.max_completion_tokens or self.max_tokens or DEFAULT_TOKENS
 
+    def top(self) -> int | None:
+        """How many of the likeliest tokens are reported beside each token; None: no log-probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
 
 def parse_error(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first of pydantic's complaints as one ApiError that names the field."""
     first = errors[0]
-    if "str" in first["loc"]:  # content may be text or parts: the branch that went deeper is the one that was meant
-        first = max(errors, key=lambda e: len(e["loc"]))
-    where = [part for part in first["loc"] if part not in ("str", "list[TextPart]")]
+    if any(map(_branch, first["loc"])):  # content may be text or parts: the branch that went deeper is the one that was meant
+        first = max(errors, key=lambda e: sum(not _branch(part) for part in e["loc"]))
+    where = [part for part in first["loc"] if not _branch(part)]
     param = ".".join(str(part) for part in where) or None
     message = str(first["msg"]).removeprefix("Value error, ")
     return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
+
+
+def _branch(part: object) -> bool:
+    """Whether a part of an error's place is pydantic's name for one of several types, and no field of the request."""
+    return isinstance(part, str) and (part in ("str", "none", "int") or "[" in part or "(" in part)
 
 
 def for_model(messages: Sequence[Message]) -> list[Message]:
@@ -140,25 +213,39 @@ def usage(prompt: int, completion: int) -> dict[str, int]:
 
 
 def completion(
-    head: Mapping[str, Any], answers: Sequence[tuple[str, str]], counts: Mapping[str, int], norma: Mapping[str, Any] | None
+    head: Mapping[str, Any], choices: Sequence[Mapping[str, Any]], counts: Mapping[str, int], norma: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The whole answer; ``answers`` are (text, finish reason), ``head`` holds id, created and model."""
-    choices = [
-        {"index": i, "message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": None, "finish_reason": finish}
-        for i, (text, finish) in enumerate(answers)
-    ]
-    body = {**head, "object": "chat.completion", "choices": choices, "usage": dict(counts)}
+    """The whole answer; ``choices`` of :func:`choice`, ``head`` holds id, created and model."""
+    body = {**head, "object": "chat.completion", "choices": list(choices), "usage": dict(counts)}
     return body if norma is None else {**body, "norma": dict(norma)}
 
 
-def chunk(head: Mapping[str, Any], index: int, delta: Mapping[str, str], finish: str | None = None) -> dict[str, Any]:
+def choice(
+    index: int, text: str, finish: str, logprobs: Sequence[Mapping[str, Any]] | None = None, refused: bool = False
+) -> dict[str, Any]:
+    """One finished answer. A refusal stands in ``content`` too, as many programs show nothing else."""
+    message = {"role": "assistant", "content": text, "refusal": text if refused else None}
+    return {"index": index, "message": message, "logprobs": _logprobs(logprobs), "finish_reason": finish}
+
+
+def _logprobs(entries: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
+    return None if entries is None else {"content": list(entries), "refusal": None}
+
+
+def chunk(
+    head: Mapping[str, Any],
+    index: int,
+    delta: Mapping[str, str],
+    finish: str | None = None,
+    logprobs: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """One event of a streamed answer."""
-    choices = [{"index": index, "delta": dict(delta), "logprobs": None, "finish_reason": finish}]
+    choices = [{"index": index, "delta": dict(delta), "logprobs": _logprobs(logprobs), "finish_reason": finish}]
     return {**head, "object": "chat.completion.chunk", "choices": choices}
 
 
-def last_chunk(head: Mapping[str, Any], counts: Mapping[str, int] | None, norma: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The event after the last text: usage where it was asked for, verdicts where there is a spec; None when neither."""
+def extra_chunk(head: Mapping[str, Any], counts: Mapping[str, int] | None, norma: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """An event without text: usage where it was asked for, Norma's part where there is a spec; None when neither."""
     extra: dict[str, Any] = {}
     if counts is not None:
         extra["usage"] = dict(counts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import TypeVar, cast
@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 
 class Busy(Exception):
-    """Too many requests are waiting."""
+    """Too many requests are waiting; ``seconds`` until it may be worth another try."""
+
+    def __init__(self, seconds: int = 1) -> None:
+        super().__init__("too many requests are waiting")
+        self.seconds = seconds
 
 
 class Worker:
@@ -36,7 +40,7 @@ class Worker:
         """Requests waiting or running."""
         return len(self._stops)
 
-    async def run(self, work: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
+    async def run(self, work: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
         """The items of ``work()``, an iterator that is made and stepped through in the model's thread."""
         if self.load >= self._limit:
             raise Busy

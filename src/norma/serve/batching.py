@@ -1,0 +1,263 @@
+"""One model, one thread, many requests side by side (continuous batching; Orca, Yu et al., OSDI 2022).
+
+    write(asks) ─→ inbox ─→ the model's thread:  join what waits while rows are free ─→ one step for all rows ─→ pieces to the event loops
+    call(work)  ─→ inbox ─→                      between two steps
+                                                 rows whose reader has gone leave before the next step
+
+First come, first served; a request that finds no free row waits. When too many wait, ``Busy`` says so at once. A step that fails fails the
+requests that were in it, and the next one begins with an empty batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from norma.base.platform import working_dtype
+from norma.generate.engine import end_ids
+from norma.generate.running import Ask, RunningBatch, Written
+from norma.generate.speech import Said, Speech
+from norma.lm import LanguageModel
+from norma.nn.layers import working_weights
+from norma.serve.worker import Busy
+
+log = logging.getLogger("norma.serve")
+T = TypeVar("T")
+ROWS = 16  # answers written side by side
+READ = 512  # prompt tokens that are read between two steps while others wait for their next token
+
+
+@dataclass(eq=False)
+class _Request:
+    """Somebody who reads: ``open`` answers are not finished."""
+
+    loop: asyncio.AbstractEventLoop
+    items: asyncio.Queue[tuple[int, Said] | BaseException | None]
+    open: int
+    gone: bool = False
+    begun: float = field(default_factory=time.monotonic)
+
+
+@dataclass(eq=False)
+class _Row:
+    request: _Request
+    index: int
+    ask: Ask
+    speech: Speech
+
+
+@dataclass(eq=False)
+class _Call:
+    work: Callable[[], Any]
+    future: Future[Any]
+
+
+class ModelThread:
+    """Owns a model: all that computes with it runs in one thread.
+
+    Args:
+        rows: answers that are written side by side.
+        waiting: requests that wait or run before further ones are refused.
+        dtype: to compute in (default: what this machine multiplies best).
+    """
+
+    def __init__(self, model: LanguageModel, *, rows: int = ROWS, waiting: int = 64, dtype: torch.dtype | None = None) -> None:
+        self.model, self.rows, self._limit = model, rows, waiting
+        self.dtype = dtype or working_dtype()
+        self.ends = end_ids(model)
+        self._inbox: queue.SimpleQueue[list[_Row] | _Request | _Call | None] = queue.SimpleQueue()
+        self._requests: set[_Request] = set()  # touched by event loops only
+        self._waiting: deque[_Row] = deque()
+        self._writing: dict[int, _Row] = {}  # id(ask) -> row
+        self.busy_rows = 0
+        self._seconds = 1.0  # a moving mean of what a request takes
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="norma-model", daemon=True)
+        self._thread.start()
+
+    # ── for event loops ──
+    @property
+    def load(self) -> int:
+        """Requests waiting or running."""
+        return len(self._requests)
+
+    @property
+    def full(self) -> bool:
+        return self.load >= self._limit
+
+    def patience(self) -> int:
+        """Seconds after which a refused request may well find room."""
+        return max(1, min(60, round(self._seconds * self.load / (2 * self.rows))))
+
+    async def write(self, asks: Sequence[Ask]) -> AsyncGenerator[tuple[int, Said], None]:
+        """(number of the ask, piece) as they come, of all asks at once. Closing it, or cancelling, gives the rows back."""
+        if self.full:
+            raise Busy(self.patience())
+        if self._closed.is_set():
+            raise Busy(60)
+        request = _Request(asyncio.get_running_loop(), asyncio.Queue(), len(asks))
+        tokenizer = self.model.tokenizer
+        rows = [
+            _Row(request, i, ask, Speech(tokenizer, self.ends, ask.sampling.max_new_tokens, ask.sampling.stop))
+            for i, ask in enumerate(asks)
+        ]
+        self._requests.add(request)
+        try:
+            self._inbox.put(rows)
+            while (item := await request.items.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+            self._seconds += 0.1 * (time.monotonic() - request.begun - self._seconds)
+        finally:
+            request.gone = True
+            self._requests.discard(request)
+            self._inbox.put(request)
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """``work()`` in the model's thread, between two steps."""
+        if self._closed.is_set():
+            raise Busy(60)
+        future: Future[T] = Future()
+        self._inbox.put(_Call(work, future))
+        return await asyncio.wrap_future(future)
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Stop what runs and refuse what waits."""
+        self._closed.set()
+        self._inbox.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(seconds)
+
+    # ── the model's thread ──
+    def _run(self) -> None:
+        self.model.transformer.eval()
+        with working_weights(self.model.transformer, self.dtype), torch.no_grad():
+            batch = RunningBatch(self.model, self.dtype)
+            while self._take_in(batch):
+                try:
+                    self._admit(batch)
+                    if batch.busy:
+                        self._hear(batch, batch.step())
+                except Exception as error:
+                    log.error("the batch failed", exc_info=error)
+                    self._fail([*self._writing.values()], error)
+                    batch = RunningBatch(self.model, self.dtype)
+                self.busy_rows = batch.busy
+        self._fail([*self._writing.values(), *self._waiting], Busy(60))
+        while True:
+            try:
+                left = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(left, list):
+                self._fail(left, Busy(60))
+            elif isinstance(left, _Call):
+                left.future.set_exception(Busy(60))
+
+    def _take_in(self, batch: RunningBatch) -> bool:
+        """Read the inbox, waiting for news while there is nothing to do; False: it is over."""
+        idle = not batch.busy and not self._waiting
+        while True:
+            try:
+                news = self._inbox.get(block=idle)
+            except queue.Empty:
+                return True
+            if news is None:
+                return False
+            if isinstance(news, list):
+                self._waiting.extend(row for row in news if not row.request.gone)
+            elif isinstance(news, _Call):
+                self._do(news)
+            else:
+                self._forget(batch, news)
+            idle = idle and not self._waiting
+
+    def _do(self, call: _Call) -> None:
+        if not call.future.set_running_or_notify_cancel():
+            return
+        try:
+            call.future.set_result(call.work())
+        except BaseException as error:
+            call.future.set_exception(error)
+
+    def _forget(self, batch: RunningBatch, request: _Request) -> None:
+        gone = [row for row in self._writing.values() if row.request is request]
+        batch.leave(row.ask for row in gone)
+        for row in gone:
+            del self._writing[id(row.ask)]
+        self._waiting = deque(row for row in self._waiting if row.request is not request)
+        self.busy_rows = batch.busy
+
+    def _admit(self, batch: RunningBatch) -> None:
+        """Let waiting rows join; answers to one prompt read it once. While others write, only so much is read between two steps."""
+        read, writing = 0, bool(batch.busy)
+        while self._waiting and batch.busy < self.rows and not (writing and read >= READ):
+            first = self._waiting[0]
+            together = [self._waiting.popleft()]
+            while (
+                self._waiting
+                and batch.busy + len(together) < self.rows
+                and self._waiting[0].request is first.request
+                and self._waiting[0].ask.prompt == first.ask.prompt
+            ):
+                together.append(self._waiting.popleft())
+            if first.request.gone:
+                continue
+            read += len(first.ask.prompt)
+            self._writing |= {id(row.ask): row for row in together}
+            try:
+                self._hear(batch, batch.join([row.ask for row in together]))
+            except Exception as error:  # what cannot be read is its own request's trouble
+                batch.leave(row.ask for row in together)
+                self._fail(together, error)
+
+    def _hear(self, batch: RunningBatch, written: Written) -> None:
+        """Tokens to text to readers; finished rows leave."""
+        told: list[tuple[_Request, tuple[int, Said] | None]] = []
+        done = []
+        for ask, token in written:
+            row = self._writing[id(ask)]
+            said = row.speech.hear(token)
+            if said is None:
+                continue
+            told.append((row.request, (row.index, said)))
+            if said.finish:
+                done.append(ask)
+                del self._writing[id(ask)]
+                row.request.open -= 1
+                if not row.request.open:
+                    told.append((row.request, None))
+        batch.leave(done)
+        _tell(told)
+
+    def _fail(self, rows: Iterable[_Row], error: BaseException) -> None:
+        rows = list(rows)
+        for row in rows:
+            self._writing.pop(id(row.ask), None)
+        requests = list(dict.fromkeys(row.request for row in rows))
+        self._waiting = deque(row for row in self._waiting if row.request not in requests)
+        _tell([(request, error) for request in requests])
+
+
+def _tell(told: Sequence[tuple[_Request, tuple[int, Said] | BaseException | None]]) -> None:
+    """One call into each event loop for a whole step."""
+    for loop in {request.loop for request, _ in told}:
+        with suppress(RuntimeError):  # the event loop is closed: the server went down and nobody listens
+            loop.call_soon_threadsafe(_put, [(request, item) for request, item in told if request.loop is loop])
+
+
+def _put(told: Sequence[tuple[_Request, tuple[int, Said] | BaseException | None]]) -> None:
+    for request, item in told:
+        request.items.put_nowait(item)

@@ -1,0 +1,183 @@
+"""``POST /v1/completions``: plain continuations, and what the model thinks of a text it is given.
+
+    prompt: text, ids, or several of either ─→ ids ─┬─ echo: log p of every token of the prompt (one reading, no writing)
+                                                    └─ rows of the running batch ─→ text, tokens, log p
+
+``echo`` with ``logprobs`` is how evaluation programs (EleutherAI's lm-eval, ``local-completions``) score given answers. No spec is applied
+here: a raw text has no roles, and its rules nowhere to stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+from starlette.responses import Response
+
+from norma.base.errors import NormaError
+from norma.generate.running import Token
+from norma.serve.answering import Answer, Job, bounded, room
+from norma.serve.chat import Service, as_api, reply, sse, unless_gone
+from norma.serve.local import Local, finite
+from norma.serve.protocol import ApiError, SamplingFields, Text, unsupported, usage
+from norma.serve.record import facts
+from norma.serve.worker import Busy
+from norma.spec import Item
+
+MAX_PROMPTS, DEFAULT_TOKENS = 64, 16
+Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+
+
+class CompletionRequest(SamplingFields):
+    """Body of ``POST /v1/completions``. ``max_tokens: 0`` with ``echo`` writes nothing."""
+
+    prompt: (
+        Text
+        | Ids
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
+    )
+    max_tokens: int | None = Field(None, ge=0)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = None
+    suffix: None = None
+    best_of: int | None = Field(None, ge=1, le=1)
+
+
+class Completions:
+    """Answers completion requests; only a model in this process knows tokens well enough."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def respond(self, body: CompletionRequest, request: Request) -> Response:
+        service, key, known = self.service, request.state.key, facts(request.scope)
+        service.known(body.model)
+        service.room()
+        local = service.backend
+        if not isinstance(local, Local):
+            raise ApiError(501, "plain completions are offered only for a model in this process")
+        if body.stream and body.echo:
+            raise unsupported("echo with stream")
+        if body.max_tokens == 0 and not body.echo:
+            raise ApiError(400, "max_tokens: 0 is for 'echo': true", param="max_tokens", code="invalid_value")
+        prompts = await asyncio.to_thread(_prompts, body, local)
+        jobs = [self._job(body, ids, key.max_tokens) for ids in prompts]
+        head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": local.name}
+        known.answer, read = str(head["id"]), sum(map(len, prompts))
+        if body.stream:
+            known.stream = True
+            with_usage = body.stream_options is not None and body.stream_options.include_usage
+
+            def spent(written: int) -> dict[str, int]:
+                service.spend(key, known, read, written)
+                return usage(read, written)
+
+            events = _events(local, jobs, head, known.speaks, spent, with_usage)
+            return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        made = await unless_gone(asyncio.gather(*(_prompt(local, body, job, i) for i, job in enumerate(jobs))), request)
+        written = sum(count for _, count in made)
+        service.spend(key, known, read, written)
+        return reply({**head, "choices": [c for choices, _ in made for c in choices], "usage": usage(read, written)})
+
+    def _job(self, body: CompletionRequest, ids: tuple[int, ...], most: int | None) -> Job:
+        wanted = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
+        positions = self.service.backend.positions or len(ids) + wanted
+        if wanted:
+            limit = room(len(ids), bounded(wanted, most), positions, "the prompt", "", "prompt")
+        else:
+            limit = 0
+            room(len(ids), 1, positions + 1, "the prompt", "", "prompt")
+        return Job(
+            Item("completion", ()), [], len(ids), limit, body.sampling(limit), tuple(body.stop or ()), body.n or 1, body.logprobs, None, ids
+        )
+
+
+def _prompts(body: CompletionRequest, local: Local) -> list[tuple[int, ...]]:
+    """The prompts as ids. Raises ApiError for an id that the model has not, or an empty prompt."""
+    given: Any = body.prompt
+    several: list[Any] = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
+    found = [local.encode(p) if isinstance(p, str) else tuple(p) for p in several]
+    size = local.model.config.vocab_size
+    for ids in found:
+        if not ids:
+            raise ApiError(400, "the prompt is empty", param="prompt", code="invalid_value")
+        if max(ids) >= size:
+            raise ApiError(400, f"prompt: token {max(ids)} does not exist, the model has {size}", param="prompt", code="invalid_value")
+    return found
+
+
+async def _prompt(local: Local, body: CompletionRequest, job: Job, number: int) -> tuple[list[dict[str, Any]], int]:
+    """The choices of one prompt, and how many tokens were written."""
+    told: list[Token | None] = []
+    if body.echo and body.logprobs is not None:
+        told = await local.prompt_tokens(job.prompt, body.logprobs)
+    answers = [Answer() for _ in range(job.choices)]
+    if job.limit:
+        async with aclosing(local.write(job)) as pieces:
+            async for index, piece in pieces:
+                answers[index].add(piece)
+    before = local.model.tokenizer.decode(list(job.prompt)) if body.echo else ""
+    choices = []
+    for i, answer in enumerate(answers):
+        logprobs = None
+        if body.logprobs is not None:
+            first = [{"token": local.text_of(job.prompt[0])}] if told else []
+            logprobs = _table([*first, *(local.entry(t) for t in told if t is not None), *answer.logprobs])
+        finish = answer.finish if job.limit else "length"
+        text = before + answer.text
+        choices.append({"index": number * job.choices + i, "text": text, "logprobs": logprobs, "finish_reason": finish})
+    return choices, sum(a.tokens for a in answers)
+
+
+def _table(entries: Sequence[Mapping[str, Any]], offset: int = 0) -> dict[str, Any]:
+    """OpenAI's four columns of equal length; nothing is known of the log p of a text's first token."""
+    offsets, at = [], offset
+    for entry in entries:
+        offsets.append(at)
+        at += len(entry["token"])
+    return {
+        "tokens": [e["token"] for e in entries],
+        "token_logprobs": [e.get("logprob") for e in entries],
+        "top_logprobs": [_top(e) if "logprob" in e else None for e in entries],
+        "text_offset": offsets,
+    }
+
+
+def _top(entry: Mapping[str, Any]) -> dict[str, float]:
+    """{token: log p} of the likeliest and of the token itself; of tokens that are written alike the likelier counts."""
+    found: dict[str, float] = {entry["token"]: finite(entry["logprob"])}
+    for other in entry["top_logprobs"]:
+        found[other["token"]] = max(found.get(other["token"], -9999.0), other["logprob"])
+    return found
+
+
+async def _events(
+    local: Local, jobs: Sequence[Job], head: Mapping[str, Any], speaks: Any, spent: Any, with_usage: bool
+) -> AsyncIterator[str]:
+    """Prompt after prompt; the choices of each side by side."""
+    written = 0
+    try:
+        for number, job in enumerate(jobs):
+            at = [0] * job.choices
+            async with aclosing(local.write(job)) as pieces:
+                async for index, piece in pieces:
+                    speaks()
+                    table = None if job.top is None else _table(piece.logprobs, at[index])
+                    at[index] += len(piece.text)
+                    choice = {"index": number * job.choices + index, "text": piece.text, "logprobs": table}
+                    yield sse({**head, "choices": [{**choice, "finish_reason": piece.finish or None}]})
+                    written += piece.tokens if piece.finish else 0
+        counts = spent(written)
+        if with_usage:
+            yield sse({**head, "choices": [], "usage": counts})
+        yield "data: [DONE]\n\n"
+    except (NormaError, ApiError, Busy) as error:
+        yield sse(as_api(error).body())

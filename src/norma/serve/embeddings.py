@@ -1,0 +1,68 @@
+"""``POST /v1/embeddings``: texts as vectors of length 1 (``norma.lm.embedding``)."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from norma.base.errors import NormaError
+from norma.serve.chat import Service, reply
+from norma.serve.local import Local, embedder
+from norma.serve.protocol import ApiError, Text, usage
+from norma.serve.record import facts
+
+MAX_TEXTS = 256
+
+
+class EmbeddingRequest(BaseModel):
+    """Body of ``POST /v1/embeddings``."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str
+    input: (
+        Annotated[Text, Field(min_length=1)]
+        | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)]
+    )
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+
+
+class Embeddings:
+    """Answers embedding requests."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def respond(self, body: EmbeddingRequest, request: Request) -> Response:
+        service, local = self.service, self.service.backend
+        service.known(body.model)
+        service.room()
+        if not isinstance(local, Local):
+            raise ApiError(501, "embeddings are offered only for a model in this process")
+        if body.dimensions not in (None, local.model.config.width):
+            message = f"dimensions: this model's vectors have {local.model.config.width} numbers"
+            raise ApiError(400, message, param="dimensions", code="invalid_value")
+        try:
+            embedder()
+        except NormaError as error:
+            raise ApiError(501, str(error)) from None
+        texts = [body.input] if isinstance(body.input, str) else body.input
+        vectors, count = await local.embed(texts)
+        service.spend(request.state.key, facts(request.scope), count, 0)
+        data = [
+            {"object": "embedding", "index": i, "embedding": _base64(v) if body.encoding_format == "base64" else v}
+            for i, v in enumerate(vectors)
+        ]
+        counts: dict[str, Any] = usage(count, 0)
+        del counts["completion_tokens"]
+        return reply({"object": "list", "data": data, "model": local.name, "usage": counts})
+
+
+def _base64(vector: list[float]) -> str:
+    """Little-endian fp32, as OpenAI's clients ask for it unasked."""
+    return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
