@@ -30,6 +30,7 @@ COMMANDS = {
     "gate": "norma.cli.gate:gate",
     "trace": "norma.cli.trace:trace",
     "serve": "norma.cli.serve:serve",
+    "studio": "norma.cli.studio:studio",
     "import": "norma.cli.import_:import_",
     "data check": "norma.cli.data:check",
     "spec list": "norma.cli.spec:list_",
