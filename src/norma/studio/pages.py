@@ -98,7 +98,7 @@ def render(request: Request, template: str, user: User | None = None, status: in
 
 
 def problem(request: Request, status: int, what: str) -> HTMLResponse:
-    return render(request, "problem.html.jinja", None, status, what=what, status=status)
+    return render(request, "problem.html.jinja", None, status, what=what, code=status)
 
 
 def login(request: Request, wrong: str = "", status: int = 200, name: str = "") -> HTMLResponse:
@@ -188,7 +188,7 @@ def runs(request: Request, user: Annotator, run: str = "", beside: str = "", sta
         other = processes.pick(place.run, beside) if beside else None
     except NormaError as error:
         raise HTTPException(404, str(error)) from None
-    state = processes.overview(folder)
+    state = processes.at_a_glance(folder)
     records = {}
     for name in [s["name"] for s in state["stages"]]:
         for part in (folder / ".work" / name, folder / name):

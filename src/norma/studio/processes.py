@@ -90,6 +90,21 @@ def tail(path: Path, size: int = 6000) -> str:
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
 
 
+def at_a_glance(run: Path) -> dict[str, Any]:
+    """The stages by what lies in the folder, at once; whether each is still what the recipe asks for is :func:`overview`'s to say."""
+    folder = RunFolder(run)
+    record = folder.record().get("stages", {})
+    names = [*record, *(p.stem for p in sorted(folder.work.glob("[!.]*.json")) if p.stem not in record)]
+    stages = []
+    for name in names:
+        lineage, note = folder.lineage(name), folder.note(name)
+        state = note.get("state") if note.get("state") in ("running", "stopped", "failed") else "done" if lineage else "waiting"
+        state = "stopped" if state == "running" and not folder.is_locked() else state
+        kind = str((lineage or {}).get("identity", {}).get("kind", ""))
+        stages.append({"name": name, "kind": kind, "state": state, "reasons": [], "seconds": record.get(name, {}).get("seconds")})
+    return {"name": run.name, "stages": stages, "running": folder.is_locked(), "note": ""}
+
+
 def overview(run: Path) -> dict[str, Any]:
     """A run's stages and how they stand, as ``norma status`` says; a recipe that cannot be read is a note, not a failure."""
     from norma.pipeline.status import run_status

@@ -129,7 +129,7 @@ async function about() {
   try {
     see.about = await ask("/api/look/about", { model: $("model").value });
     const a = see.about, kinds = { decoder: T("decoder", "解码器"), encoder: T("encoder", "编码器"), "encoder-decoder": T("encoder and decoder", "编码器与解码器") };
-    $("about").textContent = `${a.family} · ${kinds[a.kind]} · ${T(`${a.layers} layers, ${a.heads} heads, width ${a.width}`, `${a.layers} 层，${a.heads} 头，宽 ${a.width}`)} · ${(a.parameters / 1e6).toFixed(1)} M`;
+    $("about").textContent = `${a.family} · ${kinds[a.kind]} · ${T(`${a.layers} layers, ${a.heads} ${a.heads === 1 ? "head" : "heads"}, width ${a.width}`, `${a.layers} 层，${a.heads} 头，宽 ${a.width}`)} · ${(a.parameters / 1e6).toFixed(1)} M`;
     $("targetbox").hidden = a.kind !== "encoder-decoder";
     const names = { encoder: T("encoder", "编码器"), decoder: T("decoder", "解码器"), cross: T("cross: decoder looks at encoder", "交叉：解码器看编码器") };
     $("stack").replaceChildren(...a.stacks.map((s) => make("option", { value: s, selected: s === a.stacks.at(-1) && s !== "cross" }, names[s])));
