@@ -68,7 +68,9 @@ def write_run(folder: Path) -> Path:
                 "method": method, "item": item.id, "cluster": item.cluster, "language": "en", "messages": [dict(m) for m in messages],
                 "response": answer, "reference": None, "set": "questions",
             })  # fmt: skip
-            verdicts += [v.row() | {"method": method, "cluster": item.cluster, "language": "en"} for v in spec.verdicts(item, answer, "report")]
+            verdicts += [
+                v.row() | {"method": method, "cluster": item.cluster, "language": "en"} for v in spec.verdicts(item, answer, "report")
+            ]
     for name, rows in (("responses", responses), ("verdicts", verdicts)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(build_report(responses, verdicts, {}, spec)), encoding="utf-8")
@@ -121,4 +123,3 @@ def work(place: str) -> Iterator[Work]:
     opened = Database(place)
     yield Work(opened)
     opened.close()
-

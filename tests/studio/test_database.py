@@ -37,7 +37,14 @@ def test_the_migrations_make_just_the_tables_that_the_code_knows(tmp_path: Path)
 
     database = Database(tmp_path / "labels.sqlite")
     with database.read() as connection:
-        context = MigrationContext.configure(connection, opts={"include_object": lambda o, name, kind, *_: name.startswith("studio_tasks") or kind != "table" or name in tables.metadata.tables})
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_object": lambda o, name, kind, *_: (
+                    name.startswith("studio_tasks") or kind != "table" or name in tables.metadata.tables
+                )
+            },
+        )
         left = [d for d in compare_metadata(context, tables.metadata) if not str(d).count("labels")]
     database.close()
     assert left == []

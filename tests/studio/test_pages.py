@@ -43,7 +43,12 @@ def test_drawing_annotating_and_agreeing(people: Place, enter: Any) -> None:
     assert ann.post("/api/mark", json={**body, "spans": [[0, end + 5]]}).status_code == 400
     assert ann.post("/api/mark", json={**body, "verdict": "lovely"}).status_code == 422
     (label,) = people.database.labels.rows(source="human")
-    assert (label.annotator, label.corrected, label.spans, label.guideline) == ("ann", "Certainly: yes.", ((0, 2),), item["guideline"]["digest"])
+    assert (label.annotator, label.corrected, label.spans, label.guideline) == (
+        "ann",
+        "Certainly: yes.",
+        ((0, 2),),
+        item["guideline"]["digest"],
+    )
     back = ann.post("/api/undo", json={}).json()["item"]
     assert back["task"] == item["task"] and back["before"]["verdict"] == "violation" and back["revision"] == 2
     assert ann.post("/api/mark", json={"task": back["task"], "verdict": "compliant", "revision": 2}).status_code == 200

@@ -18,7 +18,8 @@ LOWEST = {  # everything else: the lowest role that may ask for it
     "annotator": {
         "/", "/annotate", "/prefer", "/look", "/chat", "/compliance", "/runs", "/spec", "/account", "/report", "/api/next", "/api/mark",
         "/api/skip/{task}", "/api/unskip", "/api/undo", "/api/check", "/api/agreement", "/api/pair", "/api/prefer", "/api/annotate",
-        "/api/progress", "/api/behind", "/api/look/{picture}", "/api/chat", "/api/run", "/api/spec/check", "/api/people/password", "/api/logout",
+        "/api/progress", "/api/behind", "/api/look/{picture}", "/api/chat", "/api/run", "/api/spec/check",
+        "/api/people/password", "/api/logout",
     },
     "reviewer": {"/review", "/api/conflicts", "/api/fill", "/api/items", "/api/tasks"},
     "admin": {"/people", "/api/run/start", "/api/run/stop", "/api/spec/save", "/api/people", "/api/people/change", "/api/people/audit"},
@@ -144,7 +145,10 @@ def test_no_page_has_a_script_or_a_handler_of_its_own(enter: Any) -> None:
         assert not re.search(r'(src|href)="(https?:)?//', page), path  # nothing from a network
 
 
-@pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static/%2e%2e%2f%2e%2e%2fcli/app.py", "/..%2f..%2fetc/passwd"])
+@pytest.mark.parametrize(
+    "path",
+    ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static/%2e%2e%2f%2e%2e%2fcli/app.py", "/..%2f..%2fetc/passwd"],
+)
 def test_no_path_leads_out_of_the_served_folders(enter: Any, path: str) -> None:
     answer = enter("ada").get(path)
     assert answer.status_code in (404, 405) and "build_app" not in answer.text and "root:" not in answer.text

@@ -13,7 +13,6 @@ from norma.labels.rows import current
 from norma.studio.work import WITHDRAWN, Work
 
 
-
 def drawn(count: int, rule: str = "style.polite", response: str = "Yes.") -> list[Drawn]:
     return [Drawn("d", n, f"q{n}", response, rule, "f" * 64, "en", f"c{n}", "uniform", 0.5) for n in range(count)]
 

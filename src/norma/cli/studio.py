@@ -15,7 +15,9 @@ def studio(
     host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's own need --accounts.")] = "127.0.0.1",
     accounts: Annotated[bool, typer.Option("--accounts", help="Several people with names, passwords and roles.")] = False,
     add_user: Annotated[str | None, typer.Option(metavar="NAME:ROLE", help="Add a user (annotator, reviewer, admin), and end.")] = None,
-    labels: Annotated[str | None, typer.Option(help="Where labels are kept: a path, or postgresql://host/name [default: RUN/studio].")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Where labels are kept: a path, or postgresql://host/name [default: RUN/studio].")
+    ] = None,
     model: Annotated[list[Path] | None, typer.Option(help="A further model folder to look into and talk to; may be repeated.")] = None,
     name: Annotated[list[str] | None, typer.Option("--host-name", help="A name under which a proxy calls this studio.")] = None,
 ) -> None:

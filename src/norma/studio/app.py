@@ -1,7 +1,7 @@
 """The ASGI application: shield, routes, and every refusal as one clear line.
 
-    /static/...  files of this package      /login, /open?token=  the only pages without a session
-    pages.py     HTML                        routes/*.py  JSON of one page each
+/static/...  files of this package      /login, /open?token=  the only pages without a session
+pages.py     HTML                        routes/*.py  JSON of one page each
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def experts(model: LanguageModel, text: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def lens(model: LanguageModel, text: str) -> dict[str, Any]:
-    """The logit lens (nostalgebraist 2020): the last norm and the head, applied after every block. (L + 1, T) best token and probability."""
+    """The logit lens (nostalgebraist 2020): last norm and head after every block. (L + 1, T) best token and its probability."""
     ids = encode(model, text)
     stack = model.transformer.stack
     if model.config.encoder_layers or model.config.head not in ("lm", "pretraining"):
@@ -210,7 +210,9 @@ def masks(model: LanguageModel, length: int = 16) -> dict[str, Any]:
         "causal": (Mask(), True, 0), "bidirectional": (Mask(), False, 0), "prefix": (Mask(prefix=prefix), True, 0),
         "window": (Mask(), c.causal, min(window or 4, length // 3)), "documents": (Mask(documents=documents), True, 0),
     }  # fmt: skip
-    own = {"causal" if c.causal else "bidirectional"} | ({"bidirectional"} if c.encoder_layers else set()) | ({"window"} if window else set())
+    own = (
+        {"causal" if c.causal else "bidirectional"} | ({"bidirectional"} if c.encoder_layers else set()) | ({"window"} if window else set())
+    )
     drawn = [
         {"kind": kind, "own": kind in own, "allowed": m.allowed(positions, causal=causal, window=w)[0, 0].int().tolist()}
         for kind, (m, causal, w) in kinds.items()

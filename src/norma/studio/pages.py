@@ -172,7 +172,8 @@ def compliance(request: Request, user: Annotator) -> Response:
     colours = {baseline: "var(--m0)"} | {m: f"var(--m{i % report_page.COLOURS + 1})" for i, m in enumerate(others)}
     return render(
         request, "compliance.html.jinja", user, report=report, names=names, colours=colours, baseline=baseline,
-        headline=report_page.headline(report, names), findings=report_page.findings(report, names), alpha=1 - report["settings"]["confidence"] + 1e-9,
+        headline=report_page.headline(report, names),
+        findings=report_page.findings(report, names), alpha=1 - report["settings"]["confidence"] + 1e-9,
     )  # fmt: skip
 
 
@@ -208,7 +209,8 @@ def runs(request: Request, user: Annotator, run: str = "", beside: str = "", sta
                 if second is not None:
                     compared.append({"stage": name, "charts": _beside(record, second)})
     return render(
-        request, "runs.html.jinja", user, state=state, panels=panels, colours={p["stage"]: f"var(--m{i % 7 + 1})" for i, p in enumerate(panels)},
+        request, "runs.html.jinja", user, state=state, panels=panels,
+        colours={p["stage"]: f"var(--m{i % 7 + 1})" for i, p in enumerate(panels)},
         samples={k: v for k, v in samples.items() if v}, neighbours=list(processes.neighbours(place.run)), run=folder.name, beside=beside,
         compared=compared, log=processes.tail(folder / "studio" / "run.log"),
     )  # fmt: skip

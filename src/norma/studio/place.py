@@ -1,7 +1,7 @@
 """What a studio is opened on: a run folder, or a spec file alone. Everything is read when it is asked for, and again when it changed.
 
-    RUN   spec.yaml, recipe of the run, report and answers of its last evaluate stage, models of its stages, RUN/studio/labels.sqlite
-    SPEC  the file, SPEC.studio/labels.sqlite beside it; models only where --model names some
+RUN   spec.yaml, recipe of the run, report and answers of its last evaluate stage, models of its stages, RUN/studio/labels.sqlite
+SPEC  the file, SPEC.studio/labels.sqlite beside it; models only where --model names some
 """
 
 from __future__ import annotations
@@ -165,7 +165,9 @@ class Place:
 
                 self._opened[name] = norma.load(self.models[name])
                 with self._lock:
-                    for old in [n for n in self._opened if n != name and not self._busy[n].locked()][: max(0, len(self._opened) - OPEN_MODELS)]:
+                    for old in [n for n in self._opened if n != name and not self._busy[n].locked()][
+                        : max(0, len(self._opened) - OPEN_MODELS)
+                    ]:
                         del self._opened[old]
             yield self._opened[name]
 

@@ -1,6 +1,6 @@
 """Which of two answers is better: pairs of a run's answers to one question, shown without saying who wrote which.
 
-    answers of the evaluation ─→ one pair a question (two methods drawn by its id) ─→ sides drawn by annotator and pair ─→ studio_preferences
+answers of the evaluation ─→ one pair a question (two methods drawn by its id) ─→ sides drawn by annotator and pair ─→ studio_preferences
 """
 
 from __future__ import annotations

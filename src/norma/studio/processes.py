@@ -21,7 +21,9 @@ def neighbours(run: Path | None) -> dict[str, Path]:
     """{name: folder} of the opened run and those beside it; names are the only way in."""
     if run is None:
         return {}
-    found = {p.parent.name: p.parent for p in sorted(run.parent.glob("[!.]*/lineage.json"))[:200] if RunFolder(p.parent).record().get("recipe")}
+    found = {
+        p.parent.name: p.parent for p in sorted(run.parent.glob("[!.]*/lineage.json"))[:200] if RunFolder(p.parent).record().get("recipe")
+    }
     return {run.name: run, **found}
 
 

@@ -58,7 +58,9 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM. Without accounts a one-time address is printed, and a new one each time it was used."""
     if host not in LOOPBACK and not accounts:
-        raise NormaError("a studio that other machines can reach needs accounts", mend="Add --accounts, and users with --add-user NAME:admin")
+        raise NormaError(
+            "a studio that other machines can reach needs accounts", mend="Add --accounts, and users with --add-user NAME:admin"
+        )
     for path in models:
         if not (path / "config.json").is_file():
             raise NormaError("this is not a model folder", where=path)

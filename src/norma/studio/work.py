@@ -79,7 +79,7 @@ class Work:
 
     # ── who gets what ──
     def next(self, who: str, *, reviewer: bool = False, rule: str = "", held: Sequence[str] = (), count: int = AHEAD) -> list[Row[Any]]:
-        """The next tasks for ``who`` and nobody else for a while; conflicts first for a reviewer. ``held``: what the browser has already."""
+        """The next tasks for ``who`` and nobody else for a while; a reviewer's conflicts first. ``held``: what the browser has."""
         now = time.time()
         mine = select(SEEN.c.task).where(SEEN.c.task == TASKS.c.key, SEEN.c.annotator == who, SEEN.c.how.in_(("marked", "skipped")))
         others = select(func.count()).where(SEEN.c.task == TASKS.c.key, SEEN.c.annotator != who, SEEN.c.how == "opened", SEEN.c.until > now)
@@ -274,5 +274,3 @@ def _marks(connection: Connection, task: Row[Any]) -> list[Row[Any]]:
 
 def _label(row: Row[Any]) -> Label:
     return Label.from_row({name: row._mapping[name] for name in _NAMES})
-
-

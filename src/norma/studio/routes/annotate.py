@@ -1,4 +1,4 @@
-"""Annotating: the next items, marks, undo, corrections checked as they are typed, preferences, agreement, conflicts, the queue's filling."""
+"""Annotating: next items, marks, undo, corrections checked as they are typed, preferences, agreement, conflicts, filling the queue."""
 
 from __future__ import annotations
 
@@ -276,7 +276,9 @@ def _add(place: Any, answer: Answer, queue: str, language: str = "") -> int:
 
 
 @router.get("/tasks")
-def tasks(request: Request, user: Reviewer, state: str = "", rule: str = "", after: int = Query(-(2**31)), count: int = Query(50, ge=1, le=200)) -> Any:
+def tasks(
+    request: Request, user: Reviewer, state: str = "", rule: str = "", after: int = Query(-(2**31)), count: int = Query(50, ge=1, le=200)
+) -> Any:
     """The queue as a list, a page at a time."""
     query = select(TASKS.c.key, TASKS.c.place, TASKS.c.item, TASKS.c.rule, TASKS.c.state, TASKS.c.marks, TASKS.c.wanted, TASKS.c.response)
     query = query.where(TASKS.c.place > after).order_by(TASKS.c.place).limit(count)

@@ -25,7 +25,9 @@ class Asked(BaseModel):
 
 
 @router.post("/{picture}")
-def look(request: Request, user: Annotator, picture: Literal["about", "next", "masked", "attention", "experts", "lens", "shape"], body: Asked) -> Any:
+def look(
+    request: Request, user: Annotator, picture: Literal["about", "next", "masked", "attention", "experts", "lens", "shape"], body: Asked
+) -> Any:
     from norma.studio import looking
 
     with request.app.state.place.model(body.model) as model:

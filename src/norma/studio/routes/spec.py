@@ -46,7 +46,7 @@ def check(request: Request, user: Annotator, body: Edited) -> Any:
 
 @router.post("/save")
 def save(request: Request, user: Admin, body: Edited) -> Any:
-    """Write the text in place of the file (rename): whoever reads meanwhile sees the old or the new one. Refused when somebody else saved."""
+    """Write the text in place of the file (rename): readers see the old or the new one. Refused when somebody else has saved."""
     place = request.app.state.place
     if place.spec_path is None:
         raise HTTPException(404, "this run has no spec")
