@@ -100,13 +100,13 @@ def test_every_page_by_keyboard_and_mouse(browser: Any, studio: Callable[..., st
     page.click("#language")
     page.wait_for_function("document.documentElement.dataset.lang === 'en'")
 
-    # 20 items by keyboard: 12 drawn from the run and 8 from a file.
+    # 20 items by keyboard: those drawn from the run, then some from a file.
     page.goto(f"{base}/annotate")
     page.click("#draw")
     page.wait_for_selector("#desk:not([hidden])")
     extra = [
         {"messages": [{"role": "user", "content": f"Extra {n}?"}], "response": f"Sure: answer {n}, 好的。", "rule": "form.brief"}
-        for n in range(9)
+        for n in range(16)
     ]
     page.evaluate("rows => ask('/api/items', new Blob([rows.map(r => JSON.stringify(r)).join('\\n')]))", extra)
     page.reload()

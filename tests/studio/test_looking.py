@@ -90,7 +90,7 @@ def test_two_stacks_have_three_kinds_of_attention(masked_tokenizer: Tokenizer) -
 def test_experts_are_the_routers_choice_and_nothing_stays_recorded(masked_tokenizer: Tokenizer) -> None:
     from norma.nn.experts import ExpertFeedForward
 
-    model = tiny("qwen3_moe", masked_tokenizer, experts=4, per_token=2, expert_width=8)
+    model = tiny("qwen3-moe", masked_tokenizer, experts=4, per_token=2, expert_width=8)
     found = looking.experts(model, TEXT)
     assert found["layers"]
     for layer in found["layers"]:

@@ -6,8 +6,9 @@
                                                                └─ `norma run` as a subprocess (started, stopped by SIGTERM)
 
 FastAPI, jinja and plain JavaScript, with nothing from a network. Why not NiceGUI: its pages are Vue templates compiled in the browser,
-which needs 'unsafe-eval' and inline scripts; every key press is a round trip over a websocket; and an answer typed while the line is down lives
-on the server only. Here the next items are in the browser already, a key acts at once, and what is not acknowledged waits in local storage.
+which needs 'unsafe-eval' and inline scripts; every key press is a round trip over a websocket; and an answer typed while the line is
+down lives on the server only. Here the next items are in the browser already, a key acts at once, and what is not acknowledged waits
+in local storage.
 """
 
 from __future__ import annotations

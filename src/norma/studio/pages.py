@@ -258,7 +258,7 @@ def spec(request: Request, user: Annotator) -> Response:
         return render(request, "spec_broken.html.jinja", user, error=str(error), text=place.spec_path.read_text(encoding="utf-8"))
     if found is None:
         return render(request, "empty.html.jinja", user, what="spec")
-    findings = place._fresh("lint", place.spec_path, lambda: lint(found, run_checkers=True, kinds={"program", "composite"}))
+    findings = place.fresh("lint", place.spec_path, lambda: lint(found, run_checkers=True, kinds={"program", "composite"}))
     includes = found.one_file() != place.spec_path.read_text(encoding="utf-8-sig")
     return render(
         request, "spec.html.jinja", user, spec=found, findings=findings, edges=_edges(found), coverage=_coverage(found),

@@ -7,7 +7,9 @@ SPEC  the file, SPEC.studio/labels.sqlite beside it; models only where --model n
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +58,8 @@ class Place:
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
         self._cache: dict[str, tuple[Any, Any]] = {}
+        self._making = threading.Lock()
+        self._made: dict[str, tuple[float, Any]] = {}
 
     def _find_spec(self, target: Path) -> Path | None:
         if self.run is None:
@@ -74,7 +78,7 @@ class Place:
     def name(self) -> str:
         return self.run.name if self.run else (self.spec_path.stem if self.spec_path else "norma")
 
-    def _fresh(self, key: str, path: Path, make: Any) -> Any:
+    def fresh(self, key: str, path: Path, make: Any) -> Any:
         """``make()``, again when the file at ``path`` is another."""
         stamp = path.stat() if path.is_file() else None
         mark = stamp and (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino)
@@ -86,12 +90,21 @@ class Place:
             self._cache[key] = (mark, value)
         return value
 
+    def lately(self, key: str, seconds: float, make: Any) -> Any:
+        """``make()``, again when the last time is ``seconds`` ago; one caller makes it, the others wait: it takes a core."""
+        with self._making:
+            made, value = self._made.get(key, (-math.inf, None))
+            if time.monotonic() - made > seconds:
+                value = make()
+                self._made[key] = (time.monotonic(), value)
+            return value
+
     # ── the spec ──
     @property
     def spec(self) -> Spec | None:
         """The spec as it is now; None where a run has none."""
         path = self.spec_path
-        found: Spec | None = None if path is None else self._fresh("spec", path, lambda: Spec.load(path))
+        found: Spec | None = None if path is None else self.fresh("spec", path, lambda: Spec.load(path))
         return found
 
     @property
@@ -100,7 +113,7 @@ class Place:
         if self.run is None or not (self.run / "spec.yaml").is_file():
             return self.spec
         path = self.run / "spec.yaml"
-        found: Spec = self._fresh("run spec", path, lambda: Spec.load(path))
+        found: Spec = self.fresh("run spec", path, lambda: Spec.load(path))
         return found
 
     def guideline(self, rule: str) -> dict[str, Any] | None:
@@ -127,7 +140,7 @@ class Place:
         run = self.run
         with contextlib.suppress(NormaError):
             path = next((p for p in (run / "report.json", *run.glob("[!.]*/report.json")) if p.is_file()), run / "report.json")
-            found: RunView = self._fresh("view", path, lambda: RunView(run))
+            found: RunView = self.fresh("view", path, lambda: RunView(run))
             return found if (found.evaluation / "report.json").is_file() else None
         return None
 

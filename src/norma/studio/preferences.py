@@ -22,7 +22,7 @@ def pairs(place: Any) -> dict[str, dict[str, Any]]:
     if view is None:
         return {}
     path = view.evaluation / "responses.jsonl"
-    found: dict[str, dict[str, Any]] = place._fresh("pairs", path, lambda: _pairs(view.responses))
+    found: dict[str, dict[str, Any]] = place.fresh("pairs", path, lambda: _pairs(view.responses))
     return found
 
 

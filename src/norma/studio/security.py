@@ -59,7 +59,8 @@ class Shield:
                 out = MutableHeaders(scope=message)
                 charts = "; style-src-attr 'unsafe-inline'" if path.startswith(CHARTS) else ""
                 out.setdefault("content-security-policy", POLICY + charts)
-                out["x-content-type-options"], out["referrer-policy"] = "nosniff", "no-referrer"
+                # same-origin, not no-referrer: with that a browser sends forms with "Origin: null", and the login would be refused.
+                out["x-content-type-options"], out["referrer-policy"] = "nosniff", "same-origin"
                 out["cross-origin-opener-policy"], out["cross-origin-resource-policy"] = "same-origin", "same-origin"
                 out["permissions-policy"] = "camera=(), geolocation=(), microphone=()"
                 out.setdefault("cache-control", "no-store")

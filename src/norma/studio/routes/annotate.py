@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from typing import Any, Literal
 
@@ -165,21 +164,8 @@ def check(request: Request, user: Annotator, body: Check) -> Any:
 @router.get("/agreement")
 def agreement(request: Request, user: Annotator) -> Any:
     """The table of norma.labels.summary over answers with two marks or more; made again at most every five seconds."""
-    return _agreement(request.app.state.place)
-
-
-_LOCK = threading.Lock()
-_SEEN: dict[int, tuple[float, Any]] = {}
-
-
-def _agreement(place: Any) -> Any:
-    with _LOCK:  # one at a time: the bootstrap takes a core
-        made, value = _SEEN.get(id(place), (0.0, None))
-        if time.monotonic() - made > 5 or value is None:
-            rows = table(place.work.doubly_marked(), resamples=200)
-            value = {"rows": [row.json() for row in rows]}
-            _SEEN[id(place)] = (time.monotonic(), value)
-        return value
+    place = request.app.state.place
+    return place.lately("agreement", 5.0, lambda: {"rows": [row.json() for row in table(place.work.doubly_marked(), resamples=200)]})
 
 
 @router.get("/conflicts")

@@ -29,7 +29,7 @@ def behind(
     view = place.view
     if view is None:
         raise HTTPException(404, "this run has no report yet")
-    index = place._fresh("index", view.evaluation / "verdicts.jsonl", lambda: _index(view))
+    index = place.fresh("index", view.evaluation / "verdicts.jsonl", lambda: _index(view))
     rows = [
         v
         for v in index["verdicts"].get((method, role), ())
