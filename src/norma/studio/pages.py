@@ -190,7 +190,7 @@ def runs(request: Request, user: Annotator, run: str = "", beside: str = "", sta
     except NormaError as error:
         raise HTTPException(404, str(error)) from None
     state = processes.at_a_glance(folder)
-    records = {}
+    records: dict[str, dict[str, Any]] = {}
     for name in [s["name"] for s in state["stages"]]:
         for part in (folder / ".work" / name, folder / name):
             with contextlib.suppress(NormaError, KeyError, OSError):

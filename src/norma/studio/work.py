@@ -266,7 +266,7 @@ def _same(labels: Any) -> Any:
     return and_(c.item == TASKS.c.item, c.response_hash == TASKS.c.response_hash, c.rule == TASKS.c.rule, c.rule_hash == TASKS.c.rule_hash)
 
 
-def _marks(connection: Connection, task: Row[Any]) -> list[Row[Any]]:
+def _marks(connection: Connection, task: Row[Any]) -> list[Any]:
     c = LABELS.c
     query = select(c.annotator, c.verdict, c.revision, c.gold, c.rationale).where(*_of(task), c.source == "human")
     return list(connection.execute(query).all())

@@ -151,7 +151,7 @@ def check(request: Request, user: Annotator, body: Check) -> Any:
     item = _items(place.database, [task.item]).get(task.item)
     if spec is None or item is None:
         return {"rules": [], "edit": None}
-    rows = {}
+    rows: dict[str, dict[str, str]] = {}
     for which, text in (("before", task.response), ("after", body.text)):
         for v in spec.verdicts(item, text, "report"):
             if v.status != Status.NOT_APPLICABLE:

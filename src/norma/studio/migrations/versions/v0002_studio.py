@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -14,7 +16,7 @@ def upgrade() -> None:
     def short(size: int) -> sa.String:
         return sa.String(size)
 
-    def col(name: str, kind: sa.types.TypeEngine, **more: object) -> sa.Column:
+    def col(name: str, kind: sa.types.TypeEngine[Any], **more: Any) -> sa.Column[Any]:
         return sa.Column(name, kind, **{"nullable": False, **more})
 
     op.create_table(
