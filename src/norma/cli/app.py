@@ -36,6 +36,7 @@ COMMANDS = {
     "keys add": "norma.cli.keys:add",
     "keys list": "norma.cli.keys:list_",
     "keys revoke": "norma.cli.keys:revoke",
+    "studio": "norma.cli.studio:studio",
     "import": "norma.cli.import_:import_",
     "retrieve index": "norma.cli.retrieve:index",
     "retrieve search": "norma.cli.retrieve:search",

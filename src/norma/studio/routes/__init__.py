@@ -1,0 +1,1 @@
+"""The JSON behind each page, a file a page."""
