@@ -196,11 +196,11 @@ class Index:
         how = how or ("both" if self.has_vectors else "bm25")
         if how == "both":
             total = np.zeros(len(self.passages))
-            for way in ("bm25", "vectors"):
-                one = self.scores(question, way)  # type: ignore[arg-type]
-                order = np.argsort(-one, kind="stable")
-                ranks = np.empty(len(order))
-                ranks[order] = np.arange(1, len(order) + 1)
+            ways: tuple[Literal["bm25", "vectors"], ...] = ("bm25", "vectors")
+            for way in ways:
+                one = self.scores(question, way)
+                ranks = np.empty(len(one))
+                ranks[np.argsort(-one, kind="stable")] = np.arange(1, len(one) + 1)
                 total += np.where((one > 0) | (way == "vectors"), 1.0 / (FUSION + ranks), 0.0)
         else:
             total = self.scores(question, how)

@@ -107,7 +107,7 @@ def _pairs(ctx: Context[ContrastiveOptions], model: LanguageModel, reference: st
         raise NormaError(f"'{reference}' is not a file of that stage", where=path, mend="Look into the stage's folder for the .jsonl files")
     texts = [_two(row, reference) for row in _labelled(read_jsonl(path), ctx.seed)]
     groups: dict[str, int] = {}
-    sides = [token_rows(model, [t[k] for t in texts], ctx.options.length) for k in (0, 1)]
+    sides = [token_rows(model, side, ctx.options.length) for side in ([t[0] for t in texts], [t[1] for t in texts])]
     wrong = [None if t[2] is None else token_rows(model, [t[2]], ctx.options.length)[0] for t in texts]
     numbers = [groups.setdefault(t[3], len(groups)) for t in texts]
     return [Pair(a, b, w, g) for a, b, w, g in zip(*sides, wrong, numbers, strict=True)]
