@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from norma.lm import LanguageModel
 
+LOOKS = 6  # times that a cell's training is measured on validation rows, at most
 MOST_UNITS = 200_000  # words, or runs of characters, that TF-IDF counts: the commonest
 
 
@@ -71,7 +72,8 @@ class LearningCurveOptions(LearningOptions):
     rows: list[int | None] = Field([100, 1000, None], min_length=1, description="Training rows; null: all.")
     seeds: list[int] = Field([1, 2, 3], min_length=1, description="Each draws other rows, another head and another order.")
     least_steps: int = Field(150, ge=1, description="Few rows are passed over until so many steps are done.")
-    seconds: float = Field(60.0, gt=0, description="Most seconds of training a cell; told from a few steps of each base, then frozen.")
+    seconds: float = Field(40.0, gt=0, description="Most seconds of training a cell; told from a few steps of each base, then frozen.")
+    validation_rows: int = Field(300, ge=10, description="Validation rows that early stopping looks at: a cell is to be short.")
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,13 @@ def _made(ctx: Context[LearningCurveOptions], cell: Cell, given: Given) -> dict[
     pace = ctx.plan.choose(f"seconds a step: {cell.task.name}, {cell.base.name}", lambda: _pace(ctx, base, given, dtype))
     steps = max(1, min(wanted, int(options.seconds / pace)))
     changes: dict[str, Any] = {"steps": steps, "epochs": max(options.epochs, steps / per_epoch + 1)}
-    changes["measure_every"] = max(options.measure_every, steps / per_epoch / 8)  # eight looks at validation, not hundreds
+    changes["measure_every"] = max(options.measure_every, steps / per_epoch / LOOKS)
     if cell.base.learning_rate is not None:
         changes["train"] = options.train.model_copy(update={"learning_rate": cell.base.learning_rate})
     own = replace(ctx, options=options.model_copy(update=changes))
     folder = ctx.folder / "cells" / cell.name
-    task, done = learn(own, base, given, rows, given.validation, folder, (ctx.seed << 8) + cell.seed, dtype)
+    validation = few(given.validation, options.validation_rows, ctx.seed)
+    task, done = learn(own, base, given, rows, validation, folder, (ctx.seed << 8) + cell.seed, dtype)
     predicted = task.predict(given.test)
     clear(own, folder)
     return {"right": [int(p["predicted"] == p["label"]) for p in predicted], "steps": done, "rows": len(rows)}
