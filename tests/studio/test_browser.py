@@ -78,7 +78,7 @@ def until(page: Any, expression: str) -> None:
             if "navigat" not in str(error) and "destroyed" not in str(error):
                 raise
         page.wait_for_timeout(60)
-    raise AssertionError(f"never held: {expression}")
+    raise AssertionError(f"never held at {page.url}: {expression}")
 
 
 def rows_of(run: Path) -> list[Any]:

@@ -219,7 +219,8 @@ class Work:
         with self.database.read() as connection:
             query = select(LABELS).join(TASKS, _same(LABELS)).where(TASKS.c.marks >= 2, LABELS.c.source == "human").limit(limit)
             rows = [_label(row) for row in connection.execute(query)]
-        return [m for m in rows if m.key not in {n.supersedes for n in rows if n.supersedes} and m.rationale != WITHDRAWN]
+        superseded = {m.supersedes for m in rows if m.supersedes}
+        return [m for m in rows if m.key not in superseded and m.rationale != WITHDRAWN]
 
 
 def candidates(
