@@ -57,5 +57,5 @@ def upgrade() -> None:
         col("action", text), col("detail", sa.JSON()),
     )  # fmt: skip
     op.create_index("studio_labels_by_annotator", "labels", ["annotator", "created"])
-    # All four are known when a task is looked at: without this index SQLite takes the one by rule and annotator, and reads thousands of rows.
+    # All four are known when a task is looked at: else SQLite takes the index by rule and annotator, and reads thousands of rows.
     op.create_index("studio_labels_by_task", "labels", ["item", "response_hash", "rule", "annotator"])
