@@ -91,7 +91,7 @@ class Place:
         return value
 
     def lately(self, key: str, seconds: float, make: Any) -> Any:
-        """``make()``, again when the last time is ``seconds`` (or ten times what it took) ago; one caller makes it, the others wait: it takes a core."""
+        """``make()``, made again after ``seconds`` or ten times what it took; one caller makes it, the others wait."""
         with self._making:
             until, value = self._made.get(key, (-math.inf, None))
             if time.monotonic() > until:
