@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -71,14 +72,11 @@ def until(page: Any, expression: str) -> None:
     """Wait until an expression holds. Playwright's own wait_for_function needs eval, which the studio's policy forbids."""
     end = time.monotonic() + 30
     while time.monotonic() < end:
-        try:
+        with contextlib.suppress(sync_api.Error):  # between two documents; what stays wrong ends in the assertion below
             if page.evaluate(expression):
                 return
-        except sync_api.Error as error:
-            if "navigat" not in str(error) and "destroyed" not in str(error):
-                raise
         page.wait_for_timeout(60)
-    raise AssertionError(f"never held: {expression}")
+    raise AssertionError(f"never held at {page.url}: {expression}")
 
 
 def rows_of(run: Path) -> list[Any]:

@@ -54,7 +54,7 @@ def test_undo_takes_a_mark_back_without_deleting_it_and_the_next_is_a_new_revisi
     work.mark(key(1), "ann", "compliant")
     found = work.undo("ann")
     assert found is not None and found[0] == key(1) and found[1].verdict == "compliant"
-    assert work.task(key(1)).state == "open" and work.task(key(1)).marks == 0
+    assert work.task(key(1)).state == "open" and work.task(key(1)).marks == 0 and work.progress("ann")["today"] == 1
     assert [t.key for t in work.next("ann")] == [key(1), key(2)]
     assert work.mark(key(1), "ann", "violation", revision=2)["state"] == "done"
     rows = [r for r in work.database.labels.rows() if r.item == "q1"]

@@ -91,12 +91,14 @@ class Place:
         return value
 
     def lately(self, key: str, seconds: float, make: Any) -> Any:
-        """``make()``, again when the last time is ``seconds`` ago; one caller makes it, the others wait: it takes a core."""
+        """``make()``, made again after ``seconds`` or ten times what it took; one caller makes it, the others wait."""
         with self._making:
-            made, value = self._made.get(key, (-math.inf, None))
-            if time.monotonic() - made > seconds:
+            until, value = self._made.get(key, (-math.inf, None))
+            if time.monotonic() > until:
+                begin = time.monotonic()
                 value = make()
-                self._made[key] = (time.monotonic(), value)
+                took = time.monotonic() - begin
+                self._made[key] = (time.monotonic() + max(seconds, 10 * took), value)  # at most a tenth of a core
             return value
 
     # ── the spec ──

@@ -203,11 +203,10 @@ class Work:
             seen = select(func.count(), func.sum(passed)).select_from(SEEN).join(TASKS, TASKS.c.key == SEEN.c.task)
             seen = seen.where(SEEN.c.annotator == who, SEEN.c.how.in_(("marked", "skipped")), TASKS.c.state == "open")
             mine, skipped = connection.execute(seen).one()
-            counted = select(func.count(), func.min(LABELS.c.created)).where(
-                LABELS.c.annotator == who, LABELS.c.source == "human", LABELS.c.rationale != WITHDRAWN
-            )
+            net = func.coalesce(func.sum(case((LABELS.c.rationale == WITHDRAWN, -1), else_=1)), 0)  # a mark taken back is none
+            counted = select(net, func.min(LABELS.c.created)).where(LABELS.c.annotator == who, LABELS.c.source == "human")
             recent, first = connection.execute(counted.where(LABELS.c.created > now - 600)).one()
-            today = connection.execute(counted.where(LABELS.c.created > now - 86400)).one()[0]
+            today = int(connection.execute(counted.where(LABELS.c.created > now - 86400)).one()[0])
         pace = round(recent / max(now - first, 30) * 3600) if recent > 1 else None
         return {
             "left": states.get("open", 0) - mine, "done": states.get("done", 0), "conflicts": states.get("conflict", 0),
@@ -219,7 +218,8 @@ class Work:
         with self.database.read() as connection:
             query = select(LABELS).join(TASKS, _same(LABELS)).where(TASKS.c.marks >= 2, LABELS.c.source == "human").limit(limit)
             rows = [_label(row) for row in connection.execute(query)]
-        return [m for m in rows if m.key not in {n.supersedes for n in rows if n.supersedes} and m.rationale != WITHDRAWN]
+        superseded = {m.supersedes for m in rows if m.supersedes}
+        return [m for m in rows if m.key not in superseded and m.rationale != WITHDRAWN]
 
 
 def candidates(

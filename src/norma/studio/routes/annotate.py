@@ -172,7 +172,7 @@ def agreement(request: Request, user: Annotator) -> Any:
 def conflicts(request: Request, user: Reviewer) -> Any:
     place = request.app.state.place
     with place.database.read() as connection:
-        rows = connection.execute(select(TASKS).where(TASKS.c.state == "conflict").order_by(TASKS.c.place).limit(100)).all()
+        rows = connection.execute(select(TASKS).where(TASKS.c.state == "conflict").order_by(TASKS.c.place).limit(10)).all()
     return {"items": [shown(place, row, user.name, True) for row in rows]}
 
 

@@ -78,7 +78,7 @@ function later(action, wait) {
 function row(cells, tag = "td") { return make("tr", {}, ...cells.map((c) => (c instanceof Node && ["TD", "TH"].includes(c.tagName) ? c : make(tag, {}, c ?? "")))); }
 
 function remember(key, value) { document.cookie = `norma_${key}=${value}; path=/; max-age=31536000; samesite=lax`; }
-$("language")?.addEventListener("click", () => { remember("lang", zh ? "en" : "zh"); const url = new URL(location.href); url.searchParams.delete("lang"); location.replace(url); location.reload(); });
+$("language")?.addEventListener("click", () => { remember("lang", zh ? "en" : "zh"); const url = new URL(location.href); if (url.searchParams.has("lang")) { url.searchParams.delete("lang"); location.replace(url); } else location.reload(); });
 $("theme")?.addEventListener("click", () => {
   const root = document.documentElement;
   root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
