@@ -115,7 +115,7 @@ def _answer(item: Item, sides: Sequence[tuple[str | None, list[dict[str, Any]]]]
 
 
 def _rule(finding: Any, versus: Versus, spec: Spec | None) -> dict[str, Any]:
-    card = next((c for c in versus.report["spec"]["rules"] if c["rule"] == finding.rule), {})
+    card: Mapping[str, Any] = next((c for c in versus.report["spec"]["rules"] if c["rule"] == finding.rule), {})
     numbers = ("before_rate", "after_rate", "delta", "low", "high", "p", "p_holm", "n", "clusters", "better", "worse", "too_few")
     row = {name: finding.row[name] for name in numbers}
     return {"rule": finding.rule, "statement": card.get("statement", {}), "target": card.get("target"), "found": finding.found, **row}
