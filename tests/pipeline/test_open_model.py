@@ -166,17 +166,6 @@ def test_only_the_last_turn_was_trained(models: dict[str, Path], tmp_path: Path,
     assert last == first == answers // 2 and both == answers < everything
 
 
-def test_several_ranks_are_refused(models: dict[str, Path], tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from norma.base.ranks import Ranks
-    from norma.pipeline.stages._learning import adapted, open_model
-
-    context = tuning(tmp_path / "ranks", models)
-    with pytest.raises(NormaError, match="LoRA trains on one rank"):
-        adapted(replace(context, ranks=Ranks(rank=0, count=2)), open_model(context, "base"))
-
-
 def test_options_are_checked_and_have_descriptions() -> None:
     fields = find("sft").Options.model_fields
     assert fields["lora"].description and "adapter" in fields["lora"].description

@@ -20,8 +20,11 @@ def recall(index: Index, questions: Path, depths: Sequence[int], count: int | No
     task = Task(kind="answer", data=str(questions), prompt="{question}", answer="{answers}")
     asked = [e for e in examples(task, "questions", "test", count=count) if any(e.answers)]
     ways: list[How] = ["bm25", "vectors", "both"] if index.has_vectors else ["bm25"]
-    clusters, out = [e.cluster for e in asked], list[dict[str, Any]]()
+    clusters = [e.cluster for e in asked]
+    out: list[dict[str, Any]] = []
     base: dict[int, list[float]] = {}
+    if index.has_vectors:
+        index.read([e.prompt for e in asked])
     for way in ways:
         ranks = [_rank(index, e.prompt, e.answers, max(depths), way) for e in asked]
         for depth in depths:

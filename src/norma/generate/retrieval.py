@@ -137,6 +137,7 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._asked: dict[str, npt.NDArray[np.float32]] = {}
         if not (folder / "index.json").is_file():
             raise NormaError("this is no index of documents", where=folder, mend="Make one: norma retrieve index DOCUMENTS FOLDER")
         self.said: dict[str, Any] = read_json(folder / "index.json")
@@ -183,10 +184,17 @@ class Index:
             return np.asarray(self._bm25.get_scores(known), dtype=np.float64)
         if not self.has_vectors:
             raise NormaError("this index holds no vectors", where=self.folder, mend="Make it with --model, or search by bm25")
+        if question not in self._asked:
+            self.read([question])
+        return np.asarray(self._vectors @ self._asked[question], dtype=np.float64)
+
+    def read(self, questions: Sequence[str]) -> None:
+        """Make the vectors of many questions at one time; they are kept as long as the index is open."""
         from norma.lm.embedding import embed
 
-        vector = embed(self._model, [question], pooling=self.said["pooling"])[0].numpy()
-        return np.asarray(self._vectors @ vector, dtype=np.float64)
+        new = [q for q in dict.fromkeys(questions) if q not in self._asked]
+        found = embed(self._model, new, pooling=self.said["pooling"]).numpy()
+        self._asked |= dict(zip(new, found, strict=True))
 
     def search(self, question: str, count: int = 4, how: How | None = None) -> list[Hit]:
         """The best passages for a question, at most ``count``; by both ways where there are vectors, else by BM25.
@@ -204,8 +212,8 @@ class Index:
                 total += np.where((one > 0) | (way == "vectors"), 1.0 / (FUSION + ranks), 0.0)
         else:
             total = self.scores(question, how)
-        order = [int(i) for i in np.argsort(-total, kind="stable")[:count] if how == "vectors" or total[i] > 0]
-        return [Hit(i, float(total[i]), self.passages[i]) for i in order]
+        best = [int(i) for i in np.argsort(-total, kind="stable")[:count] if how == "vectors" or total[i] > 0]
+        return [Hit(i, float(total[i]), self.passages[i]) for i in best]
 
 
 def grounded(
