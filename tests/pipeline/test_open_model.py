@@ -198,5 +198,5 @@ def test_the_recipe_of_smollm2_runs_without_the_file(tmp_path: Path, capsys: pyt
     shutil.copytree(RECIPES, copied, symlinks=False)
     assert main(["run", str(copied / "align-smollm2.yaml"), "--scale", "ci", f"output={tmp_path / 'run'}"]) == 0
     report = json.loads((tmp_path / "run/report.json").read_text())
-    assert [m["method"] for m in report["methods"]] == ["open", "prompt", "align"]
-    assert (tmp_path / "run/align/adapter/adapter_config.json").is_file()
+    assert [m["method"] for m in report["methods"]] == ["open", "prompt", "correct", "align"]
+    assert all((tmp_path / "run" / stage / "adapter" / "adapter_config.json").is_file() for stage in ("correct", "align"))
