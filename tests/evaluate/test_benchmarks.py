@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from norma.base.errors import NormaError
-from norma.evaluate.benchmarks import answers, scores
+from norma.evaluate.benchmarks import scores
 from norma.evaluate.benchmarks.intervals import change, estimate
 from norma.evaluate.benchmarks.rows import Example, examples, filled
+from norma.evaluate.benchmarks.run import _marks
 from norma.evaluate.benchmarks.shots import calibrated, draw, prompt_of, usable
 from norma.evaluate.benchmarks.task import TASKS, Task, read_tasks, tasks_of
 
@@ -75,11 +76,14 @@ def test_macro_f1_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
         ("Denver", [], "en", 0, 0),
         ("日本香川", ["日本香川县"], "zh", 0, 8 / 9),  # 4 of 4 characters, 4 of 5
         ("《论语》", ["论语"], "zh", 1, 1),
+        ("香川日本", ["日本香川"], "zh", 0, 1 / 2),  # CMRC counts the longest common run, two of four, and not the bag of characters
     ],
 )
 def test_answers_as_squad_marks_them(said: str, right: list[str], language: str, exact: float, f1: float) -> None:
-    assert answers.exact_match(said, right, language) == exact
-    assert answers.f1(said, right, language) == pytest.approx(f1)
+    example = Example(id="1", cluster="1", prompt="", answers=tuple(right))
+    task = Task(kind="answer", data="x", prompt="{question}", answer="{answers}", language=language)
+    marks = _marks(task, said, example)
+    assert marks == {"exact_match": scores.mean(exact), "f1": pytest.approx(scores.mean(f1))}
 
 
 def test_a_ratio_by_hand() -> None:

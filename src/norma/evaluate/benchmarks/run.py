@@ -17,7 +17,6 @@ import numpy as np
 from norma.base.errors import NormaError
 from norma.base.files import write_json, write_jsonl
 from norma.base.hashing import digest
-from norma.evaluate.benchmarks import answers as marking
 from norma.evaluate.benchmarks import scores
 from norma.evaluate.benchmarks.intervals import estimate
 from norma.evaluate.benchmarks.kept import Kept
@@ -25,6 +24,7 @@ from norma.evaluate.benchmarks.rows import Example, examples
 from norma.evaluate.benchmarks.shots import CONTENT_FREE, Prompt, calibrated, draw, prompt_of, usable
 from norma.evaluate.benchmarks.subject import Asked, Subject
 from norma.evaluate.benchmarks.task import KIND_SCORES, Task
+from norma.text import squad
 
 Progress = Callable[[str, int, int], None]
 
@@ -226,9 +226,10 @@ def _written(
 
 def _marks(task: Task, said: str, example: Example) -> dict[str, list[float]]:
     if task.kind == "answer":
+        rules: squad.Rules = "cmrc" if task.language.split("-")[0] == "zh" else "squad"
         return {
-            "exact_match": scores.mean(marking.exact_match(said, example.answers, task.language)),
-            "f1": scores.mean(marking.f1(said, example.answers, task.language)),
+            "exact_match": scores.mean(squad.exact(said, example.answers, rules)),
+            "f1": scores.mean(squad.f1(said, example.answers, rules)),
         }
     wanted, out = task.scores or KIND_SCORES["text"], {}
     if "bleu" in wanted:

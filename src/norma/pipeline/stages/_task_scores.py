@@ -96,7 +96,7 @@ def answer_metrics(predictions: Rows, rules: Literal["squad", "cmrc"], *, seed: 
     """Exact match and F1, clustered by context: several questions share a text."""
     from norma.base.hashing import digest
     from norma.evaluate.statistics import clustered_rate
-    from norma.tasks import squad
+    from norma.text import squad
 
     given = [[a["text"] for a in p["answers"]] for p in predictions]
     exact = [squad.exact(p["predicted"], a, rules) for p, a in zip(predictions, given, strict=True)]

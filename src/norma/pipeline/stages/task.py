@@ -241,7 +241,7 @@ def _examples(task: TaskModel, given: Given, rows: Rows) -> list[Example]:
 
 def _held_out(task: TaskModel, rows: Rows, rules: Literal["squad", "cmrc"]) -> float:
     """Share of right labels, or mean F1 of answers: what early stopping watches."""
-    from norma.tasks import squad
+    from norma.text import squad
 
     if task.shape == "questions":
         return sum(squad.f1(row["predicted"], [a["text"] for a in row["answers"]], rules) for row in task.predict(rows)) / len(rows)
@@ -282,8 +282,9 @@ def _crossed(ctx: Context[TaskOptions], given: Given, dtype: torch.dtype) -> dic
 
 def _finish(ctx: Context[TaskOptions], task: TaskModel, given: Given) -> None:
     """The temperature, or the threshold of silence, from validation rows."""
-    from norma.tasks import scores, squad
+    from norma.tasks import scores
     from norma.tasks.spans import null_threshold
+    from norma.text import squad
 
     options, rows = ctx.options, given.validation
     if given.shape == "labels" and options.calibrate and len(rows) >= 10:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from norma.tasks.squad import cmrc_units, exact, f1, longest_run, squad_words
+from norma.text.squad import cmrc_units, exact, f1, longest_run, squad_words
 
 
 def test_squad_by_hand() -> None:
