@@ -55,7 +55,7 @@ def main(run: Path) -> None:
     for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
         page = ROOT / name
         text = page.read_text(encoding="utf-8")
-        new = re.sub(r"(?<=<!-- results -->\n)(\|.*\n)+", lambda _: table(run, language) + "\n", text)
+        new = re.sub(r"(?<=<!-- results -->\n)(\|.*\n)+", table(run, language) + "\n", text)
         page.write_text(new, encoding="utf-8")
         print(f"{name}: {'changed' if new != text else 'as it was'}")
 
