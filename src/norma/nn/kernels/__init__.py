@@ -1,9 +1,9 @@
 """Operators of our own for a CPU, where PyTorch's leave much of the machine unused. Each has a fallback, so all of this is optional.
 
-    norma.nn.attention.attend ─┬→ fits()    ─→ attention()    attention.cpp ┐
-                               └→ decodes() ─→ decode()       decode.cpp    │
-    norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  │
-    norma.objectives.likelihood ─→ fits_scores() ─→ softmax_loss()   softmax_loss.cpp  ┴ compiled at first use (build.py)
+    norma.nn.attention.attend   ─┬→ fits()        ─→ attention()      attention.cpp    ┐
+                                 └→ decodes()     ─→ decode()         decode.cpp       │
+    norma.nn.layers.RMSNorm     ───→ norms()       ─→ rms_norm()       rms_norm.cpp     │
+    norma.objectives.likelihood ───→ fits_scores() ─→ softmax_loss()   softmax_loss.cpp ┴ compiled at first use (build.py)
 
 Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head; N rows of V scores.
 """
