@@ -210,9 +210,9 @@ def written_out(
     if softcap is not None:
         p = p * (1.0 - (capped / softcap).square())  # d cap tanh(x / cap) / dx
     if temperature != 1.0:
-        p = p / temperature
+        p /= temperature
     if factor_N is not None:
-        p = p * factor_N[:, None]
+        p *= factor_N[:, None]
     return minimised, nats, p.to(raw_NV.dtype)
 
 
@@ -259,7 +259,7 @@ class _LogProbs(torch.autograd.Function):
         return log_p
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]  # torch has no types here
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, bias = ctx.saved_tensors
         w, sums = weight.to(hidden.dtype), _Sums(hidden, weight, bias, ctx.needs_input_grad)

@@ -49,6 +49,7 @@ class Shape:
             None: all.
         lora: None: all weights move.
         recompute: only the inputs of blocks are kept.
+        in_place: scores become their gradient where they stand (the CPU's own loss); else they are there three times, in fp32.
         reference: a frozen copy of the weights ("copy"), the model itself with its adapters off ("shared"), or none.
         critic: a value model of the same shape learns beside it (PPO).
         judge: weights of a reward model that is only read.
@@ -62,6 +63,7 @@ class Shape:
     scored: int | None = None
     lora: LoraOptions | None = None
     recompute: bool = False
+    in_place: bool = False
     reference: Literal["none", "copy", "shared"] = "none"
     critic: bool = False
     judge: int = 0
@@ -145,7 +147,8 @@ def _training(config: ModelConfig, shape: Shape) -> list[Part]:
         one = Part("copies of weights", stacks * copies, f"matrices in {_type(b)}, kept for the backward pass", "training")
     rows = max(1, M // max(1, shape.length))
     scored = min(CHUNK, M if shape.scored is None else shape.scored)
-    scores = [Part("scores", scored * config.vocab_size * 3 * FP32, f"{scored:,} tokens x {config.vocab_size:,} at one time", "training")]
+    each = b if shape.in_place else 3 * FP32
+    scores = [Part("scores", scored * config.vocab_size * each, f"{scored:,} tokens x {config.vocab_size:,} at one time", "training")]
     down = [Part("gradients of one block", M * (3 * config.feed_forward_width + W) * b, "on their way down", "training")]
     if shape.recompute:
         down.insert(0, one)
