@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from statsmodels.stats.inter_rater import cohens_kappa, fleiss_kappa
 
-from norma.labels.agreement import alpha, alpha_of, category_weights, cohen, count_ratings, fleiss, gwet, kappa_of, pair_table, raw_agreement
+from norma.labels.agreement import (
+    alpha,
+    alpha_of,
+    category_weights,
+    cohen,
+    count_ratings,
+    fleiss,
+    gwet,
+    kappa_of,
+    pair_table,
+    raw_agreement,
+)
 from norma.labels.bootstrap import interval, kinds
 
 N = float("nan")

@@ -121,8 +121,8 @@ def test_a_chats_answer_goes_to_the_head_of_the_queue(enter: Any) -> None:
 
 def test_refusals_are_said_in_the_readers_language(enter: Any) -> None:
     rita = enter("rita")
-    for headers, said in (({"accept-language": "zh-CN"}, "队列中没有该条目"), ({"accept-language": "en"}, "there is no such item in the queue")):
-        answer = rita.post("/api/mark", json={"task": "x", "verdict": "compliant"}, headers=headers)
+    for language, said in (("zh-CN", "队列中没有该条目"), ("en", "there is no such item in the queue")):
+        answer = rita.post("/api/mark", json={"task": "x", "verdict": "compliant"}, headers={"accept-language": language})
         assert answer.status_code == 400 and answer.json()["error"] == said
     assert rita.get("/people?lang=zh").text.count("此操作需要管理员权限") == 1
     stranger = rita.post("/api/unskip", json={}, headers={"origin": "https://other.example", "accept-language": "zh"})

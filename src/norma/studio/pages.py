@@ -69,7 +69,8 @@ def environment() -> Environment:
     loader = FileSystemLoader([HERE / "templates", Path(report_page.__file__).parent])
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals.update(
-        t=t, server=server, statement=statement, highlight=report_page.highlight, percent=figures.percent, points=figures.points, p_value=figures.p_value,
+        t=t, server=server, statement=statement,
+        highlight=report_page.highlight, percent=figures.percent, points=figures.points, p_value=figures.p_value,
         number=figures.number, figure=figures.figure, signed=figures.signed, place=figures.place, axis=figures.axis, VERDICTS=VERDICTS,
         STATES=STATES, LEVELS=LEVELS, ROLES=ROLES,
     )  # fmt: skip

@@ -44,7 +44,11 @@ def check(request: Request, user: Annotator, body: Edited) -> Any:
         price = [cost.row() for cost in costs(against, place.run_spec, new, place.run)]
     language = language_of(request)
     for one in (*row["spec"], *(c for rule in row["rules"] for c in rule["changes"])):
-        told = {"facet": said(one["facet"], language), "note": said(one["note"], language), "stale": [said(s, language) for s in one["stale"]]}
+        told = {
+            "facet": said(one["facet"], language),
+            "note": said(one["note"], language),
+            "stale": [said(s, language) for s in one["stale"]],
+        }
         one.update(told)
     price = [cost | {name: said(cost[name], language) for name in ("facet", "what", "why")} for cost in price]
     findings = [f.row() for f in lint(new, run_checkers=True, kinds={"program", "composite"})]
