@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from norma.base.errors import NormaError
 from norma.base.files import read_jsonl, write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
+from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._learning import open_model, prepare, save_model
 from norma.train.options import TrainOptions
 
@@ -126,7 +127,6 @@ class ConstitutionStage(Stage[ConstitutionOptions]):
 # ── critique and revision ──
 def _learn(ctx: Context[ConstitutionOptions], model: LanguageModel, dtype: torch.dtype) -> None:
     from norma.align.answers import AnswerTraining, written
-    from norma.train import train
 
     options = ctx.options
     if not (ctx.folder / "conversations.train.jsonl").exists():  # the last of the files that revising writes
@@ -139,7 +139,7 @@ def _learn(ctx: Context[ConstitutionOptions], model: LanguageModel, dtype: torch
     training = AnswerTraining(model, groups, size=options.revise.batch, micro_tokens=options.micro_tokens, seed=ctx.seed, dtype=dtype)
     steps = training.steps(options.revise.epochs)
     ctx.progress.say(f"{steps} steps of {training.size} conversations")
-    train(model.transformer, training.losses, steps=steps, options=options.train, folder=ctx.folder, progress=ctx.progress, seed=ctx.seed)
+    fit(ctx, model, training.losses, steps=steps)
 
 
 def _revise(ctx: Context[ConstitutionOptions], model: LanguageModel, dtype: torch.dtype) -> None:

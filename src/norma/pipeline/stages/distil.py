@@ -8,6 +8,7 @@ from pydantic import Field
 
 from norma.base.files import read_jsonl, write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
+from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._gap import GapOptions, measure_gap
 from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model
 from norma.spec.shown import Shown
@@ -54,7 +55,6 @@ class Distil(Stage[DistilOptions]):
     def run(self, ctx: Context[DistilOptions]) -> dict[str, Any]:
         from norma.align.answers import AnswerTraining
         from norma.align.distil import Distillation, groups_of
-        from norma.train import train
 
         options = ctx.options
         dtype = prepare(ctx)
@@ -71,9 +71,7 @@ class Distil(Stage[DistilOptions]):
             training = AnswerTraining(model, plain, **how)
         steps = training.steps(options.epochs)
         ctx.progress.say(f"{steps} steps of {training.size} questions; {training.left_out} questions are too long with their answers")
-        last = train(
-            model.transformer, training.losses, steps=steps, options=options.train, folder=ctx.folder, progress=ctx.progress, seed=ctx.seed
-        )
+        last = fit(ctx, model, training.losses, steps=steps)
         summary: dict[str, Any] = {"model": True, "questions": len(training.groups), "steps": steps, "loss": last.get("loss")}
         if options.gap is not None:
             summary |= _gap(ctx, model, options.gap)
