@@ -121,9 +121,9 @@ class OnlinePreference:
         collect(network, self.model.transformer, ranks)
         rows, numbers = ranks.tell(self.rollout(step) if ranks.first else ([], {}))
         numbers = numbers if ranks.reader == 0 else {}
-        if not rows:
-            nothing = next(p for p in network.parameters() if p.requires_grad)
-            yield nothing.sum() * 0.0, {"loss": 0.0, **numbers}
+        if not rows:  # several ranks still go forward and backward in step
+            idle = Group(prompt_ids(self.model.tokenizer, self.items[0].messages), [[0]])
+            yield answer_sums(network, [idle], self.dtype).sum() * 0.0, {"loss": 0.0, **numbers}
             return
         before = self._before(rows) if METHODS[self.settings.method].reference else [[0.0, 0.0] for _ in rows]
         comparison = Comparison(rows, self.settings, before, dtype=self.dtype)

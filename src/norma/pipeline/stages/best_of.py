@@ -40,7 +40,7 @@ class BestOfOptions(StageOptions):
 class BestOfStage(Stage[BestOfOptions]):
     """Samples n answers, trains the best, in rounds."""
 
-    kind, version, Options = "best-of", 1, BestOfOptions
+    kind, version, parallel, Options = "best-of", 1, True, BestOfOptions
 
     def spec_use(self, options: BestOfOptions) -> bool:
         return options.reward_model is None
@@ -73,6 +73,8 @@ class BestOfStage(Stage[BestOfOptions]):
         asked = f"{training.count} questions x {options.answers} answers"
         ctx.progress.say(f"{options.rounds} rounds of {asked}, {training.steps_a_round} steps of {options.batch} questions each")
         last = fit(ctx, model, training.losses, steps=training.steps)
+        if not ctx.ranks.first:
+            return {}
         rounds = [read_jsonl(training.path(r)) for r in range(1, options.rounds + 1)]
         curves = [frontier(rows, options.answers) for rows in rounds]
         write_json(ctx.folder / "best_of.json", {"rounds": [{"round": r, "frontier": curve} for r, curve in enumerate(curves, 1)]})

@@ -49,7 +49,7 @@ class DistilOptions(AdaptOptions, StageOptions):
 class Distil(Stage[DistilOptions]):
     """Distils the prompt into the weights."""
 
-    kind, version, Options = "distil", 1, DistilOptions
+    kind, version, parallel, Options = "distil", 1, True, DistilOptions
     uses_spec = True
 
     def run(self, ctx: Context[DistilOptions]) -> dict[str, Any]:
@@ -59,9 +59,9 @@ class Distil(Stage[DistilOptions]):
         options = ctx.options
         dtype = prepare(ctx)
         model = adapted(ctx, open_model(ctx, options.from_))
-        if not (ctx.folder / "answers.jsonl").exists():
+        if ctx.ranks.first and not (ctx.folder / "answers.jsonl").exists():
             _teach(ctx, model)
-        rows = read_jsonl(ctx.folder / "answers.jsonl")
+        rows = ctx.ranks.tell(read_jsonl(ctx.folder / "answers.jsonl") if ctx.ranks.first else [])
         told, plain = (groups_of(model, rows, prompt) for prompt in ("told", "messages"))
         how: dict[str, Any] = {"size": options.batch, "micro_tokens": options.micro_tokens, "seed": ctx.seed, "dtype": dtype}
         training: AnswerTraining
@@ -72,6 +72,8 @@ class Distil(Stage[DistilOptions]):
         steps = training.steps(options.epochs)
         ctx.progress.say(f"{steps} steps of {training.size} questions; {training.left_out} questions are too long with their answers")
         last = fit(ctx, model, training.losses, steps=steps)
+        if not ctx.ranks.first:
+            return {}
         summary: dict[str, Any] = {"model": True, "questions": len(training.groups), "steps": steps, "loss": last.get("loss")}
         if options.gap is not None:
             summary |= _gap(ctx, model, options.gap)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from norma.align.preference_options import METHODS, Method, OnlineOptions, PairOptions
-from norma.base.errors import NormaError
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model, show_answers
@@ -198,8 +197,6 @@ def _online(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Set
     from norma.align.rows import read_items
 
     options = ctx.options
-    if ctx.ranks.count > 1:
-        raise NormaError("online preference training samples from one process", mend="Run it without torchrun, or give data instead")
     judge = by_spec(ctx.need_spec()) if options.reward_model is None else by_model(_reward_model(ctx, options.reward_model))
     items = read_items(ctx.path(options.questions or ""))
     online, before = options.online, model.copy() if options.lora is None else None
@@ -209,6 +206,8 @@ def _online(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Set
     steps = options.steps or 1
     ctx.progress.say(f"{steps} steps of {online.questions} questions x {online.answers} answers, the best over the worst")
     last = fit(ctx, model, training.losses, steps=steps)
+    if not ctx.ranks.first:
+        return {}
     save_model(ctx, model, method=options.method)
     return {"model": True, "method": options.method, "steps": steps, "reward": last.get("reward"), "flat_groups": last.get("flat_groups")}
 
