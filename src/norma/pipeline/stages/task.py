@@ -16,6 +16,7 @@ from norma.base.errors import NormaError
 from norma.base.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._dialling import ModelOptions
+from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare
 from norma.train.options import TrainOptions
 
@@ -169,7 +170,6 @@ def learn(
     from norma.tasks import heads
     from norma.tasks.learning import TaskTraining, class_weights
     from norma.tasks.model import TaskModel
-    from norma.train import train as run
     from norma.train.early import EarlyStopping
 
     options = ctx.options
@@ -204,18 +204,7 @@ def learn(
         how: dict[str, Any] = {"every": every, "patience": options.patience, "state": state, "folder": folder, "say": ctx.progress.say}
         folder.mkdir(parents=True, exist_ok=True)
         stopping = EarlyStopping(model.transformer, measure, **how)
-    run(
-        model.transformer,
-        partial(training.losses, model.transformer),
-        steps=steps,
-        options=options.train,
-        folder=folder,
-        progress=ctx.progress,
-        state=state,
-        seed=seed,
-        name=ctx.name,
-        until=stopping,
-    )
+    fit(ctx, model, training.losses, steps=steps, folder=folder, state=state, seed=seed, until=stopping)
     if stopping is not None:
         steps, value = stopping.finish(steps)
         ctx.progress.say(f"the weights after step {steps} are kept: {value:.4f} on validation rows")
