@@ -224,7 +224,7 @@ def test_a_long_prompt_holds_up_nobody(alive: Any, make_model: Callable[..., Lan
     """While it is read, the others write on; a short prompt behind it begins before it; and all write what they write alone."""
     model = make_model(11, 0.2, max_positions=2000)
     server = alive(Local(model, "tiny", rows=4, dtype=torch.float32, slice=64, prefixes=0))
-    long = [{"role": "user", "content": "What does `json.dumps` do? " * 60}]
+    long = [{"role": "user", "content": "What does `json.dumps` do? " * 140}]
     order: list[str] = []
     texts: dict[str, str] = {}
 
