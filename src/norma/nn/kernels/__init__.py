@@ -50,9 +50,7 @@ def fits(q_BHTD: Tensor, k_BGSD: Tensor, bias: Tensor | None, causal: bool, scal
     return built
 
 
-def decode(
-    q_BH1D: Tensor, k_RGSD: Tensor, v_RGSD: Tensor, begin_B: Tensor, end_B: Tensor, rows_B: Tensor | None, scale: float
-) -> Tensor:
+def decode(q_BH1D: Tensor, k_RGSD: Tensor, v_RGSD: Tensor, begin_B: Tensor, end_B: Tensor, rows_B: Tensor | None, scale: float) -> Tensor:
     """Attention of one query a row to slots ``begin`` up to ``end`` of its keys, (B, H, 1, D); only where :func:`decodes` says so.
 
     ``rows`` (B,) names the row of keys that each query reads; None: its own. A row's numbers depend on that row alone.
