@@ -2,7 +2,8 @@
 
     norma.nn.attention.attend ─┬→ fits()    ─→ attention()    attention.cpp ┐
                                └→ decodes() ─→ decode()       decode.cpp    │
-    norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  ┴ compiled at first use (build.py)
+    norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  │
+    norma.nn.positions.rotate ───→ rotates() ─→ rotary()       rotary.cpp    ┴ compiled at first use (build.py)
 
 Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head.
 """
@@ -81,6 +82,20 @@ def norms(x: Tensor, weight_W: Tensor) -> bool:
     return bool(weight_W.dtype == torch.float32 and width % 32 == 0 and x.numel() >= ROWS * width and ready(x.dtype))
 
 
+def rotary(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Pairs (i, i + n) of the first 2n features turned by the angles (B or 1, 1, T, n), (B, H, T, D); only where :func:`rotates` says so."""
+    out: Tensor = torch.ops.norma_cpu.rotary(x_BHTD, cos, sin, False)
+    return out
+
+
+def rotates(x_BHTD: Tensor, cos: Tensor) -> bool:
+    """Whether :func:`rotary` takes these, and has been built. Compiled code is left alone, as with norms; few tokens are not worth the call."""
+    if torch.compiler.is_compiling() or x_BHTD.device.type != "cpu" or x_BHTD.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    many = x_BHTD.shape[0] * x_BHTD.shape[2] >= ROWS
+    return bool(many and cos.dtype == x_BHTD.dtype and cos.shape[1] == 1 and cos.shape[3] % 32 == 0 and ready(x_BHTD.dtype))
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types here
 def ready(dtype: torch.dtype) -> bool:
     """Whether there is a kernel for this type. The first call builds it."""
@@ -110,6 +125,8 @@ def _register() -> None:
     torch.library.register_fake("norma_cpu::rms_norm", lambda x, w, eps: (x.new_empty(x.shape), w.new_empty(x.numel() // x.shape[-1])))
     torch.library.register_fake("norma_cpu::rms_norm_backward", lambda grad, x, w, r: (x.new_empty(x.shape), w.new_empty(w.shape)))
     torch.library.register_autograd("norma_cpu::rms_norm", _norm_backward, setup_context=_norm_keep)
+    torch.library.register_fake("norma_cpu::rotary", lambda x, cos, sin, back: _heads(x, x.shape[1], x.shape[2]))
+    torch.library.register_autograd("norma_cpu::rotary", _turn_back, setup_context=_rotary_keep)
     register_flop_formula(torch.ops.norma_cpu.attention)(_flops)
     register_flop_formula(torch.ops.norma_cpu.attention_backward)(_backward_flops)
 
@@ -146,6 +163,15 @@ def _norm_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
 
 def _norm_backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple[Tensor, Tensor, None]:
     return (*torch.ops.norma_cpu.rms_norm_backward(grad, *ctx.saved_tensors), None)
+
+
+def _rotary_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1], inputs[2])
+    ctx.back = inputs[3]
+
+
+def _turn_back(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    return torch.ops.norma_cpu.rotary(grad, *ctx.saved_tensors, not ctx.back), None, None, None
 
 
 def _flops(q: tuple[int, ...], k: tuple[int, ...], *rest: object, **more: object) -> int:
