@@ -8,7 +8,7 @@ log-probabilities of a prompt (``echo``) come whole from most servers.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -47,7 +47,7 @@ class PassedOn:
             raise ApiError(502, "the upstream server sent more or fewer choices than were asked for", code="upstream_error")
         return choices
 
-    async def events(self) -> AsyncIterator[list[Mapping[str, Any]]]:
+    async def events(self) -> AsyncGenerator[list[Mapping[str, Any]], None]:
         """Choices as they come."""
         body, finished = {**self.body, "stream": True, "stream_options": {"include_usage": True}}, set()
         async with aclosing(self.upstream.events("completions", body)) as events:
