@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from norma.nn import kernels
+from norma.nn.kernels.linear import learns, linear
 from norma.nn.config import Activation, ModelConfig
 
 
@@ -20,8 +21,7 @@ class Linear(nn.Linear):
     working: Tensor | None = None  # the weight in the working type while `working_weights` holds
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.working if self.working is not None else self.weight.to(x.dtype)
-        return product(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+        return product(x, self.weight if self.working is None else self.working, self.bias)
 
     def work_in(self, dtype: torch.dtype | None) -> None:
         """Keep the weight in ``dtype`` as well, until called with None."""
@@ -40,7 +40,10 @@ def packed(weight: Tensor) -> Tensor:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b; the weight may be :func:`packed`."""
+    """x W^T + b in the type of ``x``; the weight may be :func:`packed`."""
+    if learns(x, weight):
+        return linear(x, [weight], [bias])
+    bias = None if bias is None else bias.to(x.dtype)
     if not weight.is_mkldnn:
         return F.linear(x, weight.to(x.dtype), bias)
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -113,9 +116,13 @@ def together(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
     plain = [layer for layer in layers if type(layer) is Linear and layer.working is None]
     if len(plain) < len(layers) or x.numel() < JOIN * x.shape[-1]:
         return [layer(x) for layer in layers]
-    weight = torch.cat([layer.weight.to(x.dtype) for layer in plain])
-    bias = None if plain[0].bias is None else torch.cat([layer.bias.to(x.dtype) for layer in plain])
-    return list(torch.split(F.linear(x, weight, bias), [layer.out_features for layer in plain], dim=-1))
+    if all(learns(x, layer.weight) for layer in plain):
+        out = linear(x, [layer.weight for layer in plain], [layer.bias for layer in plain])
+    else:
+        weight = torch.cat([layer.weight.to(x.dtype) for layer in plain])
+        bias = None if plain[0].bias is None else torch.cat([layer.bias.to(x.dtype) for layer in plain])
+        out = F.linear(x, weight, bias)
+    return list(torch.split(out, [layer.out_features for layer in plain], dim=-1))
 
 
 JOIN = 2048  # tokens from which layers that read the same are joined

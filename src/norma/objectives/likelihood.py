@@ -14,6 +14,7 @@ import torch.utils.checkpoint
 from torch import Tensor
 from torch.nn import functional as F
 
+from norma.nn.kernels.linear import add_weight_gradient, adds
 from norma.text.packing import IGNORE
 
 CHUNK = 2048  # tokens whose logits exist at one time
@@ -107,7 +108,9 @@ class _CrossEntropy(torch.autograd.Function):
                 grad_bias += p.sum(0, dtype=torch.float32)
             if grad_hidden is not None:
                 torch.mm(p, w, out=grad_hidden[start : start + CHUNK])
-            if grad_weight is not None:
+            if grad_weight is not None and adds(grad_weight, p):
+                add_weight_gradient(grad_weight, p, h)
+            elif grad_weight is not None:
                 grad_weight += torch.mm(p.t(), h)
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
         ctx.mark_non_differentiable(every)

@@ -124,11 +124,15 @@ def _register() -> None:
     torch.library.register_autograd("norma_cpu::attention", _backward, setup_context=_keep)
     torch.library.register_fake("norma_cpu::rms_norm", lambda x, w, eps: (x.new_empty(x.shape), w.new_empty(x.numel() // x.shape[-1])))
     torch.library.register_fake("norma_cpu::rms_norm_backward", lambda grad, x, w, r: (x.new_empty(x.shape), w.new_empty(w.shape)))
+    torch.library.register_fake("norma_cpu::weight_gradient", _like_weight)
+    torch.library.register_fake("norma_cpu::add_weight_gradient", lambda to, grad, x: None)
     torch.library.register_autograd("norma_cpu::rms_norm", _norm_backward, setup_context=_norm_keep)
     torch.library.register_fake("norma_cpu::rotary", lambda x, cos, sin, back: _heads(x, x.shape[1], x.shape[2]))
     torch.library.register_autograd("norma_cpu::rotary", _turn_back, setup_context=_rotary_keep)
     register_flop_formula(torch.ops.norma_cpu.attention)(_flops)
     register_flop_formula(torch.ops.norma_cpu.attention_backward)(_backward_flops)
+    register_flop_formula(torch.ops.norma_cpu.weight_gradient)(lambda grad, x, *rest, **more: 2 * grad[0] * grad[1] * x[1])
+    register_flop_formula(torch.ops.norma_cpu.add_weight_gradient)(lambda to, grad, x, **more: 2 * grad[0] * grad[1] * x[1])
 
 
 def _heads(like: Tensor, heads: int, length: int) -> Tensor:
@@ -144,6 +148,11 @@ def _like_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     to_k, to_v = _heads(k, k.shape[1], k.shape[2]), _heads(v, k.shape[1], k.shape[2])
     return _heads(q, q.shape[1], q.shape[2]), to_k, to_v, q.new_empty(int(learn), q.shape[1], q.shape[2], k.shape[2])
+
+
+def _like_weight(grad: Tensor, x: Tensor, sum_too: bool) -> tuple[Tensor, Tensor]:
+    width, single = grad.shape[1], torch.float32
+    return grad.new_empty(width, x.shape[1], dtype=single), grad.new_empty(width if sum_too else 0, dtype=single)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

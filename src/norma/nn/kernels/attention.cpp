@@ -26,7 +26,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <new>
 #include <type_traits>
 
 namespace {
@@ -36,26 +35,6 @@ constexpr int64_t CHUNKS = 4;       // parts of a batch whose gradients of a sha
 constexpr int64_t WIDE = BLOCK / Vec::size();  // vectors of a tile's row
 constexpr float LOG2E = 1.4426950408889634f;
 constexpr float NOTHING = -1e29f;  // a query whose best score is below sees no key, and passes no gradient
-
-// (rows, columns) → (rows / ROWS, columns) words.
-template <typename T> void pairs(const T* x, int64_t stride, float* words, int64_t rows, int64_t columns) {
-  if constexpr (ROWS<T> == 1) {
-    for (int64_t i = 0; i < rows; ++i) std::memcpy(words + i * columns, x + i * stride, columns * sizeof(float));
-  } else {
-    auto out = reinterpret_cast<uint32_t*>(words);
-    for (int64_t i = 0; i < rows; i += 2) {
-      auto low = reinterpret_cast<const uint16_t*>(x + i * stride), high = low + stride;
-      for (int64_t j = 0; j < columns; ++j) out[i / 2 * columns + j] = low[j] | uint32_t(high[j]) << 16;
-    }
-  }
-}
-
-// (rows, columns) words → (columns, rows) words.
-void turn(const float* x, int64_t stride, float* out, int64_t rows, int64_t columns) {
-  for (int64_t i = 0; i < rows; i += 16)
-    for (int64_t j = 0; j < columns; j += 16)
-      at::vec::transpose_mxn<float>(x + i * stride + j, stride, out + j * rows + i, rows, std::min<int64_t>(16, rows - i), std::min<int64_t>(16, columns - j));
-}
 
 // BLOCK rows of a strided matrix, zeros after the last.
 template <typename T> void load(const T* x, int64_t stride, T* out, int64_t rows, int64_t columns, int64_t width) {
@@ -100,17 +79,6 @@ template <typename T> struct Strided {
   int64_t batch, head, row;
   explicit Strided(const Tensor& x) : data(x.data_ptr<T>()), batch(x.stride(0)), head(x.stride(1)), row(x.stride(2)) {}
   T* at(int64_t b, int64_t h, int64_t i) const { return data + b * batch + h * head + i * row; }
-};
-
-// Memory of a thread, at a cache line's start.
-template <typename T> class Buffer {
-  T* data;
-
- public:
-  explicit Buffer(int64_t n) : data(static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64)))) {}
-  Buffer(const Buffer&) = delete;
-  ~Buffer() { ::operator delete(data, std::align_val_t(64)); }
-  operator T*() const { return data; }
 };
 
 struct Sizes {

@@ -1,4 +1,4 @@
-// What the kernels share: vectors of fp32 in registers, whatever is in memory (fp32 or bf16).
+// What the kernels share: vectors of fp32 in registers, whatever is in memory (fp32 or bf16), and the layouts of oneDNN's products.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -8,6 +8,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <cstring>
+#include <new>
 #include <optional>
 #include <tuple>
 
@@ -41,6 +44,38 @@ inline void store(BFloat16* to, Vec x, Vec y) {
 
 inline float total(Vec x) {
   return at::vec::vec_reduce_all<float>([](Vec& a, Vec& b) { return a + b; }, x);
+}
+
+// Memory of a thread, at a cache line's start.
+template <typename T> class Buffer {
+  T* data;
+
+ public:
+  explicit Buffer(int64_t n) : data(static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64)))) {}
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { ::operator delete(data, std::align_val_t(64)); }
+  operator T*() const { return data; }
+};
+
+// (rows, columns) → (rows / ROWS, columns) words.
+template <typename T> void pairs(const T* x, int64_t stride, float* words, int64_t rows, int64_t columns) {
+  if constexpr (ROWS<T> == 1) {
+    for (int64_t i = 0; i < rows; ++i) std::memcpy(words + i * columns, x + i * stride, columns * sizeof(float));
+  } else {
+    auto out = reinterpret_cast<uint32_t*>(words);
+    for (int64_t i = 0; i < rows; i += 2) {
+      auto low = reinterpret_cast<const uint16_t*>(x + i * stride), high = low + stride;
+      for (int64_t j = 0; j < columns; ++j) out[i / 2 * columns + j] = low[j] | uint32_t(high[j]) << 16;
+    }
+  }
+}
+
+// (rows, columns) words → (columns, rows) words; rows of the outcome begin `to` words after each other, by default one after the other.
+inline void turn(const float* x, int64_t stride, float* out, int64_t rows, int64_t columns, int64_t to = 0) {
+  if (!to) to = rows;
+  for (int64_t i = 0; i < rows; i += 16)
+    for (int64_t j = 0; j < columns; j += 16)
+      at::vec::transpose_mxn<float>(x + i * stride + j, stride, out + j * to + i, to, std::min<int64_t>(16, rows - i), std::min<int64_t>(16, columns - j));
 }
 
 template <typename F> void dispatch(const Tensor& q, F&& run) {
