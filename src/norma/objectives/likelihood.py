@@ -10,10 +10,10 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.utils.checkpoint
 from torch import Tensor
 from torch.nn import functional as F
 
+from norma.nn import kernels
 from norma.nn.kernels.linear import add_weight_gradient, adds
 from norma.text.packing import IGNORE
 
@@ -76,6 +76,26 @@ def cross_entropy(
     return loss
 
 
+class _Sums:
+    """The gradients that chunks add to; None where nobody asks: a frozen head (LoRA) has none."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, asked: tuple[bool, ...]) -> None:
+        self.hidden = torch.empty_like(hidden) if asked[0] else None
+        self.weight = torch.zeros_like(weight) if asked[1] else None
+        self.bias = torch.zeros_like(bias) if bias is not None and asked[3] else None
+
+    def add(self, rows: slice, p: Tensor, h: Tensor, w: Tensor) -> None:
+        """``p``: the gradient by the scores of some rows, ``h`` their hidden states."""
+        if self.bias is not None:
+            self.bias += p.sum(0, dtype=torch.float32)
+        if self.hidden is not None:
+            torch.mm(p, w, out=self.hidden[rows])
+        if self.weight is not None and adds(self.weight, p):
+            add_weight_gradient(self.weight, p, h)
+        elif self.weight is not None:
+            self.weight += torch.mm(p.t(), h)
+
+
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -90,38 +110,31 @@ class _CrossEntropy(torch.autograd.Function):
         z_loss: float,
         smoothing: float,
     ) -> tuple[Tensor, Tensor]:
-        w, between = weight.to(hidden.dtype), _fused() if compiled else nats_and_gradient
-        needs = any(ctx.needs_input_grad)
-        grad_hidden = torch.empty_like(hidden) if needs else None
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # a frozen head (LoRA) asks for none
-        grad_bias = torch.zeros_like(bias) if needs and bias is not None else None
+        w, sums, learns = weight.to(hidden.dtype), _Sums(hidden, weight, bias, ctx.needs_input_grad), any(ctx.needs_input_grad)
         total, every = hidden.new_zeros((), dtype=torch.float32), hidden.new_empty(len(targets), dtype=torch.float32)
         for start in range(0, len(targets), CHUNK):
-            h, t = hidden[start : start + CHUNK], targets[start : start + CHUNK]
-            minimised, nats, p = between(F.linear(h, w), t, bias, softcap, z_loss, smoothing)
+            rows = slice(start, start + CHUNK)
+            h = hidden[rows]
+            minimised, nats, p = nats_and_gradient(
+                F.linear(h, w), targets[rows], bias, softcap, z_loss, smoothing, gradient=learns, compiled=compiled
+            )
             if weights is not None:
-                minimised, factor = weighted(nats, weights[start : start + CHUNK])
+                minimised, factor = weighted(nats, weights[rows])
                 p *= factor[:, None].to(p.dtype)
             total += minimised
-            every[start : start + CHUNK] = nats
-            if grad_bias is not None:
-                grad_bias += p.sum(0, dtype=torch.float32)
-            if grad_hidden is not None:
-                torch.mm(p, w, out=grad_hidden[start : start + CHUNK])
-            if grad_weight is not None and adds(grad_weight, p):
-                add_weight_gradient(grad_weight, p, h)
-            elif grad_weight is not None:
-                grad_weight += torch.mm(p.t(), h)
-        ctx.grads = (grad_hidden, grad_weight, grad_bias)
+            every[rows] = nats
+            if learns:
+                sums.add(rows, p, h, w)
+        ctx.sums = sums
         ctx.mark_non_differentiable(every)
         return total, every
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        scale = grad_outputs[0]
-        grad_hidden, grad_weight, grad_bias = ctx.grads
-        bias, weight = (None if grad is None else grad * scale for grad in (grad_bias, grad_weight))
-        return grad_hidden * scale.to(grad_hidden.dtype), weight, None, bias, None, None, None, None, None
+        sums, scale = ctx.sums, grad_outputs[0]
+        hidden = None if sums.hidden is None else sums.hidden * scale.to(sums.hidden.dtype)
+        weight, bias = (None if grad is None else grad * scale for grad in (sums.weight, sums.bias))
+        return hidden, weight, None, bias, None, None, None, None, None
 
 
 def weighted(nats_N: Tensor, weights_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,10 +148,45 @@ def weighted(nats_N: Tensor, weights_N: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nats_and_gradient(
-    raw_NV: Tensor, targets_N: Tensor, bias: Tensor | None, softcap: float | None, z_loss: float = 0.0, smoothing: float = 0.0
+    raw_NV: Tensor,
+    targets_N: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    z_loss: float = 0.0,
+    smoothing: float = 0.0,
+    temperature: float = 1.0,
+    factor_N: Tensor | None = None,
+    *,
+    gradient: bool = True,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(the sum that is minimised, -log p(target) of each (N,), the sum's gradient (N, V) by the raw scores, in their type)."""
-    scores = _finish(raw_NV, bias, softcap)
+    """(the sum that is minimised, -log p(target) of each (N,), the sum's gradient (N, V) by the raw scores, in their type).
+
+    Finished scores are divided by ``temperature``; ``factor`` (N,) multiplies each row's gradient. The gradient may stand where the raw
+    scores stood; without ``gradient`` it may be anything.
+    """
+    if kernels.fits_scores(raw_NV):
+        how: dict[str, Any] = {"softcap": softcap, "temperature": temperature, "z_loss": z_loss, "smoothing": smoothing}
+        losses, nats = kernels.softmax_loss(raw_NV, targets_N, bias_V=bias, factor_N=factor_N, gradient=gradient, **how)
+        return losses.sum(), nats, raw_NV
+    between = _fused() if compiled else written_out
+    return between(raw_NV, targets_N, bias, softcap, z_loss, smoothing, temperature, factor_N, gradient)
+
+
+def written_out(
+    raw_NV: Tensor,
+    targets_N: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    z_loss: float,
+    smoothing: float,
+    temperature: float,
+    factor_N: Tensor | None,
+    gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`nats_and_gradient` in PyTorch's operators."""
+    capped = _finish(raw_NV, bias, softcap)
+    scores = capped if temperature == 1.0 else capped / temperature
     log_p = F.log_softmax(scores, dim=-1)
     nats = -log_p.gather(1, targets_N[:, None]).squeeze(1)
     minimised, grow = nats.sum(), None
@@ -148,6 +196,8 @@ def nats_and_gradient(
     if z_loss:
         log_z = scores[:, :1] - log_p[:, :1]
         minimised, grow = minimised + z_loss * log_z.square().sum(), 1.0 + 2.0 * z_loss * log_z
+    if not gradient:
+        return minimised, nats, raw_NV
     # d(-log p_t) / d score = p - onehot. A kernel compares while it writes; step by step, touching the N places is cheaper.
     if torch.compiler.is_compiling():
         here = torch.arange(raw_NV.shape[1], device=raw_NV.device) == targets_N[:, None]
@@ -161,23 +211,23 @@ def nats_and_gradient(
         if smoothing:
             p -= spread
     if softcap is not None:
-        p = p * (1.0 - (scores / softcap).square())  # d cap tanh(x / cap) / dx
+        p = p * (1.0 - (capped / softcap).square())  # d cap tanh(x / cap) / dx
+    if temperature != 1.0:
+        p = p / temperature
+    if factor_N is not None:
+        p = p * factor_N[:, None]
     return minimised, nats, p.to(raw_NV.dtype)
 
 
 @cache
 def _fused() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    return torch.compile(nats_and_gradient, dynamic=False)
+    return torch.compile(written_out, dynamic=False)
 
 
 def _finish(raw: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
     """Scores in fp32 of what the head's product gives."""
     scores = raw.float() if bias is None else raw.float() + bias
     return scores if softcap is None else softcap * torch.tanh(scores / softcap)
-
-
-def _scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-    return _finish(F.linear(hidden, weight), bias, softcap)
 
 
 def token_logprobs(
@@ -193,15 +243,31 @@ def token_logprobs(
 
     Each chunk's logits are made again in the backward pass, so memory does not grow with V.
     """
-    chunks = [
-        torch.utils.checkpoint.checkpoint(_chunk_logprobs, h, weight_VW, t, temperature, bias, softcap, use_reentrant=False)
-        for h, t in zip(torch.split(hidden_NW, CHUNK), torch.split(targets_N, CHUNK), strict=True)
-    ]
-    return torch.cat(chunks) if chunks else hidden_NW.new_zeros(0, dtype=torch.float32)
+    log_p: Tensor = _LogProbs.apply(hidden_NW, weight_VW, targets_N, bias, temperature, softcap)  # type: ignore[no-untyped-call]  # torch has no types here
+    return log_p
 
 
-def _chunk_logprobs(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, bias: Tensor | None, softcap: float | None
-) -> Tensor:
-    logits = _scores(hidden, weight.to(hidden.dtype), bias, softcap) / temperature
-    return logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
+class _LogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, temperature: float, softcap: float | None
+    ) -> Tensor:
+        w, log_p = weight.to(hidden.dtype), hidden.new_empty(len(targets), dtype=torch.float32)
+        for start in range(0, len(targets), CHUNK):
+            rows = slice(start, start + CHUNK)
+            raw = F.linear(hidden[rows], w)
+            log_p[rows] = -nats_and_gradient(raw, targets[rows], bias, softcap, temperature=temperature, gradient=False)[1]
+        ctx.save_for_backward(hidden, weight, targets, bias)
+        ctx.how = {"softcap": softcap, "temperature": temperature}
+        return log_p
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]  # torch has no types here
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, bias = ctx.saved_tensors
+        w, sums = weight.to(hidden.dtype), _Sums(hidden, weight, bias, ctx.needs_input_grad)
+        for start in range(0, len(targets), CHUNK):
+            rows = slice(start, start + CHUNK)
+            h = hidden[rows]
+            sums.add(rows, nats_and_gradient(F.linear(h, w), targets[rows], bias, factor_N=-grad_outputs[0][rows], **ctx.how)[2], h, w)
+        return sums.hidden, sums.weight, None, sums.bias, None, None

@@ -4,8 +4,9 @@
                                └→ decodes() ─→ decode()       decode.cpp    │
     norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  │
     norma.nn.positions.rotate ───→ rotates() ─→ rotary()       rotary.cpp    ┴ compiled at first use (build.py)
+    norma.objectives.likelihood ─→ fits_scores() ─→ softmax_loss()   softmax_loss.cpp  ┴ compiled at first use (build.py)
 
-Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head.
+Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head; N rows of V scores.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from norma.nn.kernels import build
 _left_out = False
 FOLDER = Path(__file__).parent
 ROWS = 64  # rows from which a norm of our own pays
+SCORES = 2**14  # scores of all rows from which their loss pays
 FEWEST = 16  # queries from which it pays: keys and values are laid out anew first, which a single query (generation) is not worth
 
 
@@ -94,6 +96,33 @@ def rotates(x_BHTD: Tensor, cos: Tensor) -> bool:
         return False
     many = x_BHTD.shape[0] * x_BHTD.shape[2] >= ROWS
     return bool(many and cos.dtype == x_BHTD.dtype and cos.shape[1] == 1 and cos.shape[3] % 32 == 0 and ready(x_BHTD.dtype))
+def softmax_loss(
+    scores_NV: Tensor,
+    targets_N: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    factor_N: Tensor | None = None,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    z_loss: float = 0.0,
+    smoothing: float = 0.0,
+    gradient: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """((N,) losses, (N,) -log p(target) in nats), fp32; with ``gradient`` the gradient OVERWRITES the scores. Where :func:`fits_scores`.
+
+    A loss is -log softmax(cap tanh((score + bias) / cap) / temperature) of the target, smoothed, and with its z-loss. The gradient is that
+    of the sum of ``factor`` times loss; no ``factor``: of their sum. Raises IndexError for a target that is none of the V.
+    """
+    how = (softcap or 0.0, temperature, z_loss, smoothing, gradient)
+    losses, nats = torch.ops.norma_cpu.softmax_loss_(scores_NV, targets_N, bias_V, factor_N, *how)
+    return losses, nats
+
+
+def fits_scores(scores_NV: Tensor) -> bool:
+    """Whether :func:`softmax_loss` takes these, and has been built."""
+    if scores_NV.device.type != "cpu" or scores_NV.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    return bool(scores_NV.is_contiguous() and scores_NV.numel() >= SCORES and ready(scores_NV.dtype))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types here
@@ -129,6 +158,7 @@ def _register() -> None:
     torch.library.register_autograd("norma_cpu::rms_norm", _norm_backward, setup_context=_norm_keep)
     torch.library.register_fake("norma_cpu::rotary", lambda x, cos, sin, back: _heads(x, x.shape[1], x.shape[2]))
     torch.library.register_autograd("norma_cpu::rotary", _turn_back, setup_context=_rotary_keep)
+    torch.library.register_fake("norma_cpu::softmax_loss_", _like_losses)
     register_flop_formula(torch.ops.norma_cpu.attention)(_flops)
     register_flop_formula(torch.ops.norma_cpu.attention_backward)(_backward_flops)
     register_flop_formula(torch.ops.norma_cpu.weight_gradient)(lambda grad, x, *rest, **more: 2 * grad[0] * grad[1] * x[1])
@@ -153,6 +183,8 @@ def _like_backward(
 def _like_weight(grad: Tensor, x: Tensor, sum_too: bool) -> tuple[Tensor, Tensor]:
     width, single = grad.shape[1], torch.float32
     return grad.new_empty(width, x.shape[1], dtype=single), grad.new_empty(width if sum_too else 0, dtype=single)
+def _like_losses(scores: Tensor, targets: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
+    return scores.new_empty(len(targets), dtype=torch.float32), scores.new_empty(len(targets), dtype=torch.float32)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
