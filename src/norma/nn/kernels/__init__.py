@@ -2,7 +2,8 @@
 
     norma.nn.attention.attend ─┬→ fits()    ─→ attention()    attention.cpp ┐
                                └→ decodes() ─→ decode()       decode.cpp    │
-    norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  ┴ compiled at first use (build.py)
+    norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  ┤ compiled at first use (build.py)
+    norma.nn.layers.Linear    ───→ learns()  ─→ linear()       weight_gradient.cpp ┘ (linear.py)
 
 Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head.
 """
