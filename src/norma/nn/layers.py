@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from norma.nn import kernels
-from norma.nn.kernels.linear import learns, linear
 from norma.nn.config import Activation, ModelConfig
+from norma.nn.kernels.linear import learns, linear
 
 
 class Linear(nn.Linear):

@@ -1,10 +1,13 @@
 """Operators of our own for a CPU, where PyTorch's leave much of the machine unused. Each has a fallback, so all of this is optional.
 
-    norma.nn.attention.attend ─┬→ fits()    ─→ attention()    attention.cpp ┐
-                               └→ decodes() ─→ decode()       decode.cpp    │
-    norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  │
-    norma.nn.positions.rotate ───→ rotates() ─→ rotary()       rotary.cpp    ┴ compiled at first use (build.py)
-    norma.objectives.likelihood ─→ fits_scores() ─→ softmax_loss()   softmax_loss.cpp  ┴ compiled at first use (build.py)
+    norma.nn.attention.attend   ─┬→ fits()        ─→ attention()    attention.cpp
+                                 └→ decodes()     ─→ decode()       decode.cpp
+    norma.nn.layers.RMSNorm     ───→ norms()       ─→ rms_norm()     rms_norm.cpp
+    norma.nn.layers.Linear      ───→ learns()      ─→ linear()       weight_gradient.cpp (linear.py)
+    norma.nn.positions.rotate   ───→ rotates()     ─→ rotary()       rotary.cpp
+    norma.objectives.likelihood ───→ fits_scores() ─→ softmax_loss() softmax_loss.cpp
+
+All are compiled at first use (build.py).
 
 Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head; N rows of V scores.
 """
@@ -85,13 +88,13 @@ def norms(x: Tensor, weight_W: Tensor) -> bool:
 
 
 def rotary(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Pairs (i, i + n) of the first 2n features turned by the angles (B or 1, 1, T, n), (B, H, T, D); only where :func:`rotates` says so."""
+    """Pairs (i, i + n) of the first 2n features turned by angles (B or 1, 1, T, n), (B, H, T, D); where :func:`rotates` says so."""
     out: Tensor = torch.ops.norma_cpu.rotary(x_BHTD, cos, sin, False)
     return out
 
 
 def rotates(x_BHTD: Tensor, cos: Tensor) -> bool:
-    """Whether :func:`rotary` takes these, and has been built. Compiled code is left alone, as with norms; few tokens are not worth the call."""
+    """Whether :func:`rotary` takes these, and has been built. Compiled code is left alone, as with norms; few tokens are not worth it."""
     if torch.compiler.is_compiling() or x_BHTD.device.type != "cpu" or x_BHTD.dtype not in (torch.float32, torch.bfloat16):
         return False
     many = x_BHTD.shape[0] * x_BHTD.shape[2] >= ROWS
