@@ -2,7 +2,8 @@
 
     norma.nn.attention.attend ─┬→ fits()    ─→ attention()    attention.cpp ┐
                                └→ decodes() ─→ decode()       decode.cpp    │
-    norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  ┴ compiled at first use (build.py)
+    norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  │
+    norma.nn.layers.activated ───→ activates()→ activation()   activation.cpp┴ compiled at first use (build.py)
 
 Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head.
 """
@@ -83,6 +84,25 @@ def norms(x: Tensor, weight_W: Tensor) -> bool:
     return bool(weight_W.dtype == torch.float32 and width % 32 == 0 and x.numel() >= ROWS * width and ready(x.dtype))
 
 
+def activation(x: Tensor, bias_F: Tensor | None, name: str) -> Tensor:
+    """act(x + bias), ``name`` as in ``ModelConfig.activation``, in the type of ``x`` (..., F); only where :func:`activates` says so."""
+    out: Tensor = torch.ops.norma_cpu.activation(x, bias_F, name)
+    return out
+
+
+def gated(x: Tensor, name: str) -> Tensor:
+    """act(g) u of g and u side by side in ``x`` (..., 2 F); only where :func:`activates` says so of F features."""
+    out: Tensor = torch.ops.norma_cpu.gated(x, name)
+    return out
+
+
+def activates(x: Tensor, features: int) -> bool:
+    """Whether :func:`activation` and :func:`gated` take rows of ``features`` of the type of ``x`` (..., W), and have been built."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    return bool(features % 32 == 0 and x.numel() >= ROWS * x.shape[-1] and ready(x.dtype))
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types here
 def ready(dtype: torch.dtype) -> bool:
     """Whether there is a kernel for this type. The first call builds it."""
@@ -112,6 +132,12 @@ def _register() -> None:
     torch.library.register_fake("norma_cpu::rms_norm", lambda x, w, eps: (x.new_empty(x.shape), w.new_empty(x.numel() // x.shape[-1])))
     torch.library.register_fake("norma_cpu::rms_norm_backward", lambda grad, x, w, r: (x.new_empty(x.shape), w.new_empty(w.shape)))
     torch.library.register_autograd("norma_cpu::rms_norm", _norm_backward, setup_context=_norm_keep)
+    torch.library.register_fake("norma_cpu::activation", lambda x, bias, name: x.new_empty(x.shape))
+    torch.library.register_fake("norma_cpu::activation_backward", lambda grad, x, bias, name: (x.new_empty(x.shape), _sums(x)))
+    torch.library.register_autograd("norma_cpu::activation", _activation_backward, setup_context=_activation_keep)
+    torch.library.register_fake("norma_cpu::gated", lambda x, name: x.new_empty(*x.shape[:-1], x.shape[-1] // 2))
+    torch.library.register_fake("norma_cpu::gated_backward", lambda grad, x, name: x.new_empty(x.shape))
+    torch.library.register_autograd("norma_cpu::gated", _gated_backward, setup_context=_gated_keep)
     register_flop_formula(torch.ops.norma_cpu.attention)(_flops)
     register_flop_formula(torch.ops.norma_cpu.attention_backward)(_backward_flops)
 
@@ -148,6 +174,30 @@ def _norm_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
 
 def _norm_backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple[Tensor, Tensor, None]:
     return (*torch.ops.norma_cpu.rms_norm_backward(grad, *ctx.saved_tensors), None)
+
+
+def _sums(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[-1], dtype=torch.float32)
+
+
+def _activation_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, bias, ctx.name = inputs
+    ctx.save_for_backward(x, bias)
+
+
+def _activation_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, bias = ctx.saved_tensors
+    to_x, to_bias = torch.ops.norma_cpu.activation_backward(grad, x, bias, ctx.name)
+    return to_x, None if bias is None else to_bias.to(bias.dtype), None
+
+
+def _gated_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, ctx.name = inputs
+    ctx.save_for_backward(x)
+
+
+def _gated_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return torch.ops.norma_cpu.gated_backward(grad, *ctx.saved_tensors, ctx.name), None
 
 
 def _flops(q: tuple[int, ...], k: tuple[int, ...], *rest: object, **more: object) -> int:

@@ -34,7 +34,6 @@ namespace {
 constexpr int64_t BLOCK = 64;     // queries, and keys, of a tile
 constexpr int64_t CHUNKS = 4;       // parts of a batch whose gradients of a shared bias are summed by themselves
 constexpr int64_t WIDE = BLOCK / Vec::size();  // vectors of a tile's row
-constexpr float LOG2E = 1.4426950408889634f;
 constexpr float NOTHING = -1e29f;  // a query whose best score is below sees no key, and passes no gradient
 
 // (rows, columns) → (rows / ROWS, columns) words.
@@ -85,14 +84,6 @@ template <typename T> void store_pairs(float* words, int64_t columns, Vec x, Vec
 
 // The w-th vector of a row.
 inline Vec vec(const float* from, int64_t w = 0) { return Vec::loadu(from + w * Vec::size()); }
-
-// 2^x to a relative 2e-7; 0 below 2^-125, where a number that is no longer normal would cost an assist of the processor.
-inline Vec power(Vec x) {
-  const __m512 lowest = _mm512_set1_ps(-125.0f), y = _mm512_max_ps(x, lowest), whole = _mm512_roundscale_ps(y, 0), part = _mm512_sub_ps(y, whole);
-  __m512 sum = _mm512_set1_ps(0.00132764655f);
-  for (float c : {0.00967554096f, 0.0555071346f, 0.240221202f, 0.693146944f, 1.00000012f}) sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(c));
-  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, lowest, _CMP_GT_OQ), sum, whole);
-}
 
 // A (., heads, length, D) tensor in whatever strides it has, features side by side.
 template <typename T> struct Strided {

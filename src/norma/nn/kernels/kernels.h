@@ -17,6 +17,8 @@ using at::BFloat16;
 using at::Tensor;
 using Vec = at::vec::Vectorized<float>;
 
+constexpr float LOG2E = 1.4426950408889634f;
+
 template <typename T> constexpr int64_t ROWS = sizeof(float) / sizeof(T);  // rows in a word: 2 in bf16, 1 in fp32
 
 // A vector of fp32 from either type.
@@ -41,6 +43,22 @@ inline void store(BFloat16* to, Vec x, Vec y) {
 
 inline float total(Vec x) {
   return at::vec::vec_reduce_all<float>([](Vec& a, Vec& b) { return a + b; }, x);
+}
+
+// 2^x to a relative 2e-7; 0 below 2^-125, where a number that is no longer normal would cost an assist of the processor.
+inline Vec power(Vec x) {
+  const __m512 lowest = _mm512_set1_ps(-125.0f), y = _mm512_max_ps(x, lowest), whole = _mm512_roundscale_ps(y, 0), part = _mm512_sub_ps(y, whole);
+  __m512 sum = _mm512_set1_ps(0.00132764655f);
+  for (float c : {0.00967554096f, 0.0555071346f, 0.240221202f, 0.693146944f, 1.00000012f}) sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(c));
+  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, lowest, _CMP_GT_OQ), sum, whole);
+}
+
+// run(part, first row, end) of PARTS runs of rows: who sums over rows sums each part, then the parts in order, so threads do not change the bits.
+constexpr int64_t PARTS = 64;
+template <typename F> void parts(int64_t N, F&& run) {
+  at::parallel_for(0, PARTS, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) run(part, N * part / PARTS, N * (part + 1) / PARTS);
+  });
 }
 
 template <typename F> void dispatch(const Tensor& q, F&& run) {
