@@ -2,8 +2,10 @@
 
     norma.nn.attention.attend ─┬→ fits()    ─→ attention()    attention.cpp ┐
                                └→ decodes() ─→ decode()       decode.cpp    │
-    norma.nn.layers.RMSNorm   ───→ norms()   ─→ rms_norm()     rms_norm.cpp  │
-    norma.nn.layers.activated ───→ activates()→ activation()   activation.cpp┴ compiled at first use (build.py)
+    norma.nn.layers.RMSNorm   ─┬→ norms()    ─→ rms_norm()     rms_norm.cpp  │
+                    LayerNorm ─┘             └→ layer_norm()   layer_norm.cpp│
+    norma.nn.layers.activated ─┬→ activates()─→ activation()   activation.cpp│
+                    gated     ─┘             └→ gated()        activation.cpp┴ compiled at first use (build.py)
 
 Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head.
 """
@@ -76,8 +78,17 @@ def rms_norm(x: Tensor, weight_W: Tensor, eps: float) -> Tensor:
     return out
 
 
+def layer_norm(x: Tensor, weight_W: Tensor, bias_W: Tensor | None, eps: float) -> Tensor:
+    """(x - mean) / sqrt(var + eps) weight + bias over the last axis, in the type of ``x``; only where :func:`norms` says so."""
+    out: Tensor = torch.ops.norma_cpu.layer_norm(x, weight_W, bias_W, eps)[0]
+    return out
+
+
 def norms(x: Tensor, weight_W: Tensor) -> bool:
-    """Whether :func:`rms_norm` takes these, and has been built. Compiled code is left alone: there a norm is fused with its neighbours."""
+    """Whether :func:`rms_norm` and :func:`layer_norm` take these, and have been built.
+
+    Compiled code is left alone: there a norm is fused with its neighbours.
+    """
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
         return False
     width = x.shape[-1]
@@ -132,6 +143,11 @@ def _register() -> None:
     torch.library.register_fake("norma_cpu::rms_norm", lambda x, w, eps: (x.new_empty(x.shape), w.new_empty(x.numel() // x.shape[-1])))
     torch.library.register_fake("norma_cpu::rms_norm_backward", lambda grad, x, w, r: (x.new_empty(x.shape), w.new_empty(w.shape)))
     torch.library.register_autograd("norma_cpu::rms_norm", _norm_backward, setup_context=_norm_keep)
+    torch.library.register_fake("norma_cpu::layer_norm", _like_layer_norm)
+    torch.library.register_fake(
+        "norma_cpu::layer_norm_backward", lambda grad, x, w, kept: (x.new_empty(x.shape), w.new_empty(w.shape), w.new_empty(w.shape))
+    )
+    torch.library.register_autograd("norma_cpu::layer_norm", _layer_norm_backward, setup_context=_layer_norm_keep)
     torch.library.register_fake("norma_cpu::activation", lambda x, bias, name: x.new_empty(x.shape))
     torch.library.register_fake("norma_cpu::activation_backward", lambda grad, x, bias, name: (x.new_empty(x.shape), _sums(x)))
     torch.library.register_autograd("norma_cpu::activation", _activation_backward, setup_context=_activation_keep)
@@ -174,6 +190,20 @@ def _norm_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
 
 def _norm_backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple[Tensor, Tensor, None]:
     return (*torch.ops.norma_cpu.rms_norm_backward(grad, *ctx.saved_tensors), None)
+
+
+def _like_layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), weight.new_empty(x.numel() // x.shape[-1], 2)
+
+
+def _layer_norm_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.biased = inputs[2] is not None
+    ctx.save_for_backward(inputs[0], inputs[1], output[1])
+
+
+def _layer_norm_backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple[Tensor | None, ...]:
+    to_x, to_weight, to_bias = torch.ops.norma_cpu.layer_norm_backward(grad, *ctx.saved_tensors)
+    return to_x, to_weight, to_bias if ctx.biased else None, None
 
 
 def _sums(x: Tensor) -> Tensor:
