@@ -184,6 +184,37 @@ def test_rotary_turns_pairs_as_the_formula_has_it(dtype: torch.dtype, rows: int,
 
 
 @needs_kernel
+@pytest.mark.parametrize("shape", [(70, 32), (3, 41, 96), (2, 500, 384)])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_layer_norm_equals_its_formula(shape: tuple[int, ...], dtype: torch.dtype, biased: bool) -> None:
+    """As the RMS norm's test; rows far from zero, where a variance from the mean of squares would lose its digits."""
+    random = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(shape, generator=random).to(dtype) + away for away in (8, 0))
+    weight, bias = torch.randn(2, shape[-1], generator=random)
+    assert kernels.norms(x, weight)
+    inputs = [x, weight, *([bias] if biased else [])]
+
+    def run(norm, *inputs: Tensor) -> list[Tensor]:  # type: ignore[no-untyped-def]
+        leaves = [t.detach().requires_grad_() for t in inputs]
+        out = norm(*leaves)
+        out.backward(grad.to(out.dtype))
+        return [t.double() for t in (out.detach(), *(t.grad for t in leaves))]
+
+    def formula(x: Tensor, w: Tensor, b: Tensor | float = 0.0) -> Tensor:
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() * w + b
+
+    truth = run(formula, *(t.double() for t in inputs))
+    found = run(lambda x, w, b=None: kernels.layer_norm(x, w, b, 1e-5), *inputs)
+    if dtype == torch.float32:
+        assert max(map(distance, found, truth)) < 2e-6
+        return
+    plain = run(lambda x, *wb: torch.nn.functional.layer_norm(x, shape[-1:], *(t.to(dtype) for t in wb), eps=1e-5), *inputs)
+    for ours, theirs, exact in zip(found, plain, truth, strict=True):
+        assert distance(ours, exact) <= distance(theirs, exact)
+
+
+@needs_kernel
 def test_operators_are_declared_as_they_are() -> None:
     """What torch.compile is told about shapes, strides and gradients is what the operators do."""
     (q, k, v), _ = tensors((2, 4, 2, 33, 33, 32), torch.float32)
@@ -196,6 +227,8 @@ def test_operators_are_declared_as_they_are() -> None:
     torch.library.opcheck(torch.ops.norma_cpu.rms_norm, (x, weight, 1e-5))
     cos, sin = torch.randn(2, 2, 1, 5, 32).unbind()
     torch.library.opcheck(torch.ops.norma_cpu.rotary, (torch.randn(2, 3, 5, 64, requires_grad=True), cos, sin, False))
+    torch.library.opcheck(torch.ops.norma_cpu.layer_norm, (x, weight, torch.randn(32, requires_grad=True), 1e-5))
+    torch.library.opcheck(torch.ops.norma_cpu.layer_norm, (x, weight, None, 1e-5))
 
 
 @needs_kernel

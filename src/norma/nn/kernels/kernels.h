@@ -21,6 +21,7 @@ using at::Tensor;
 using Vec = at::vec::Vectorized<float>;
 
 constexpr float LOG2E = 1.4426950408889634f;
+
 template <typename T> constexpr int64_t ROWS = sizeof(float) / sizeof(T);  // rows in a word: 2 in bf16, 1 in fp32
 
 // A vector of fp32 from either type.
@@ -85,6 +86,14 @@ inline void turn(const float* x, int64_t stride, float* out, int64_t rows, int64
   for (int64_t i = 0; i < rows; i += 16)
     for (int64_t j = 0; j < columns; j += 16)
       at::vec::transpose_mxn<float>(x + i * stride + j, stride, out + j * to + i, to, std::min<int64_t>(16, rows - i), std::min<int64_t>(16, columns - j));
+}
+
+// run(part, first row, end) of PARTS runs of rows: who sums over rows sums each part, then the parts in order, so threads do not change the bits.
+constexpr int64_t PARTS = 64;
+template <typename F> void parts(int64_t N, F&& run) {
+  at::parallel_for(0, PARTS, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) run(part, N * part / PARTS, N * (part + 1) / PARTS);
+  });
 }
 
 template <typename F> void dispatch(const Tensor& q, F&& run) {
