@@ -78,7 +78,7 @@ class TaskTraining:
             scores = network.classify(hidden.float(), real_BT)
             loss, correct = head_loss(network.config.head, scores, real_BT, [e.target for e in own], weights, self.smoothing)
             numbers = {"loss": float(loss.detach()) / whole, "accuracy": correct / max(1, sum(self._targets(e) for e in chosen))}
-            yield loss / whole, numbers | {"tokens": float(real_BT.sum())}
+            yield loss / whole, numbers | {"tokens": float(sum(len(e.reading.ids) for e in own))}
 
     def _step(self, step: int) -> list[Example]:
         epoch, place = divmod(step, self.steps_per_epoch)
