@@ -130,7 +130,7 @@ def test_a_task_is_learnt_and_measured(run: Run, data: Context[Any], more: dict[
     assert not list(ctx.folder.glob("checkpoint-*")) and not list(ctx.folder.glob("*best*"))
     page = (ctx.folder / "errors.html").read_text(encoding="utf-8")
     assert "混淆矩阵" in page and "<script>" in page
-    assert page.count("data-look=") - 1 == min(len(rows) - sum(right), 200), "the script names it once"
+    assert page.count(' data-look="') == len(rows) - sum(right), "short texts are all looked into"
     if "last_layers" in more:
         before, after = (LanguageModel.load(f).transformer.state_dict() for f in (ctx.inputs["bert"], ctx.folder))
         name = "encoder.blocks.0.attention.query.weight"

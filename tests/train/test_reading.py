@@ -17,8 +17,8 @@ FAMILIES = {"bert": "classify", "modernbert": "classify", "roberta": "tokens", "
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_text_among_others_is_read_as_alone_and_learns_the_same(family: str) -> None:
     name, chance = family.split("-")[0], random.Random(1)
-    config = with_head(preset(name, vocab_size=50, width=32, layers=2, head_size=16, max_positions=64, dropout=0.0), FAMILIES[family], 3)
-    network = Transformer(config).initialise(torch.Generator().manual_seed(1))
+    config = with_head(preset(name, vocab_size=50, width=32, layers=2, head_size=16, max_positions=64), FAMILIES[family], 3)
+    network = Transformer(config).initialise(torch.Generator().manual_seed(1)).eval()  # no dropout
     with torch.no_grad():
         for p in network.parameters():
             p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
