@@ -47,7 +47,8 @@ def test_the_three_questions_beside_transformers(make_model: Make, tmp_path: Pat
 
 
 def test_lm_evals_own_models_stay_listed() -> None:
-    import norma.evaluate.harness  # noqa: F401
     from lm_eval.api.registry import model_registry
+
+    import norma.evaluate.harness  # noqa: F401
 
     assert "norma" in model_registry and "hf" in model_registry

@@ -9,7 +9,7 @@ import torch
 
 from norma.nn import Mask, Transformer, preset, with_head
 from norma.train.laying import WIDEST, laid
-from norma.train.reading import Reading, states
+from norma.train.reading import Reading, parts, states
 
 FAMILIES = {"bert": "classify", "modernbert": "classify", "roberta": "tokens", "llama": "classify", "bert-span": "span"}
 
@@ -53,3 +53,10 @@ def test_texts_stand_apart_and_rows_are_nearly_full() -> None:
         assert made.rows * made.length <= padded
         if len(lengths) >= 16:
             assert made.rows * made.length < 1.15 * sum(lengths) < 0.75 * padded
+
+
+def test_micro_batches_hold_what_they_may() -> None:
+    sizes = [9, 3, 5, 4, 8, 30]
+    assert parts(sizes, 20) == [[1, 3, 2], [4, 0], [5]], "as the longest of each"
+    assert parts(sizes, 20, padded=False) == [[1, 3, 2, 4], [0], [5]], "as they are"
+    assert parts([], 5) == [] and parts([7, 7], 5, padded=False) == [[0], [1]]

@@ -89,7 +89,8 @@ def write_work(shape: Shape, path: Path | None, folder: Path) -> str:
     model.kept["pad_token_id"] = tokenizer.pad_id
     model.save(folder / "model")
     read = encode.readings(model, [text for text, _ in chosen], None, shape.length)
-    write_jsonl(folder / "rows.jsonl", ({"ids": list(r.ids), "label": labels.index(label)} for r, (_, label) in zip(read, chosen, strict=True)))
+    numbered = [{"ids": list(r.ids), "label": labels.index(label)} for r, (_, label) in zip(read, chosen, strict=True)]
+    write_jsonl(folder / "rows.jsonl", numbered)
     lengths = sorted(len(r.ids) for r in read)
     return f"{count} texts of {lengths[0]} to {lengths[-1]} tokens, half of them at most {lengths[count // 2]}"
 
@@ -106,11 +107,10 @@ def systems(shape: Shape, dtype: str, folder: Path, threads: int, peers: Sequenc
         tuned = {**peer, "tuned": True, "allocator": "tuned"}
         found.append(Worker("Trainer as installed", "Trainer as installed", peer))
         kinds = ("fp32", "same") if dtype == "bfloat16" else ("fp32",)
-        found += [
-            Worker(f"Trainer{', bf16 weights' * (w == 'same')}{', compiled' * c}, {a}", "tuned", {**tuned, "weights": w, "compile": c, "attention": a})
-            for w in kinds
-            for a, c in (("sdpa", False), ("eager", False), ("sdpa", True))
-        ]  # fmt: skip
+        for weights in kinds:
+            for attention, compiled in (("sdpa", False), ("eager", False), ("sdpa", True)):
+                label = f"Trainer{', bf16 weights' * (weights == 'same')}{', compiled' * compiled}, {attention}"
+                found.append(Worker(label, "tuned", {**tuned, "weights": weights, "compile": compiled, "attention": attention}))
     return found
 
 

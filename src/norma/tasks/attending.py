@@ -26,10 +26,8 @@ LONGEST = 128  # tokens; longer texts are not looked into: nobody reads such a p
 
 
 def looked(task: TaskModel, rows: Sequence[Mapping[str, Any]], most_bytes: int = MOST_BYTES) -> list[dict[str, Any] | None]:
-    """For each of the rows, predictions with their input, what :func:`look` gives; None for long texts and behind the bound.
-
-    Raises nothing: a model that writes texts (``texts``) has no look.
-    """
+    """For each of the rows (predictions with their input) what :func:`look` gives; None for long texts, behind the bound, and for a
+    model that writes texts."""
     out: list[dict[str, Any] | None] = [None] * len(rows)
     if task.shape == "texts":
         return out
@@ -45,7 +43,7 @@ def looked(task: TaskModel, rows: Sequence[Mapping[str, Any]], most_bytes: int =
 
 
 def look(task: TaskModel, read: Reading) -> dict[str, Any]:
-    """{tokens, layers, heads, weights: base64 of (L, H, T, T) uint8, a 255th each, saliency: (T,) from -1 to 1, first: the token to start at}."""
+    """{tokens, layers, heads, weights: base64 of (L, H, T, T) uint8, in 255ths, saliency: (T,) from -1 to 1, first: where to start}."""
     model = task.model
     network, tokenizer = model.transformer.eval(), model.tokenizer
     ids = torch.tensor([list(read.ids)], device=network.device)

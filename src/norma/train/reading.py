@@ -65,12 +65,18 @@ def _alone(network: Transformer, real_BT: Tensor) -> Tensor | None:
     return real_BT.sum(dim=1, keepdim=True) - 1 if config.kind == "decoder" else torch.zeros_like(real_BT[:, :1], dtype=torch.int64)
 
 
-def parts(sizes: Sequence[int], tokens: int) -> list[list[int]]:
-    """Numbers of the rows of each micro-batch: at most ``tokens`` padded tokens each, rows of like size together."""
+def parts(sizes: Sequence[int], tokens: int, *, padded: bool = True) -> list[list[int]]:
+    """Numbers of the rows of each micro-batch: at most ``tokens`` tokens each, rows of like size together.
+
+    ``padded``: each row takes as much as the longest; False where :func:`states` lays them side by side.
+    """
     made: list[list[int]] = []
+    held = 0
     for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
-        if made and (len(made[-1]) + 1) * sizes[i] <= tokens:
+        held = (len(made[-1]) + 1) * sizes[i] if made and padded else held + sizes[i]
+        if made and held <= tokens:
             made[-1].append(i)
         else:
             made.append([i])
+            held = sizes[i]
     return made
