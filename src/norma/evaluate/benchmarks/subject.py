@@ -106,7 +106,7 @@ class LocalSubject:
         with torch.no_grad():
             for part in split_groups([group for group, _ in made], TOKENS):
                 log_p, _ = answer_logprobs(self.model.transformer, [made[m][0] for m in part], dtype=torch.float32)
-                each = iter(log_p.double().split([len(answer) for m in part for answer in made[m][0].answers]))
+                each = iter(torch.split(log_p.double(), [len(answer) for m in part for answer in made[m][0].answers]))
                 for i in (i for m in part for i in made[m][1]):
                     out[i] = [-float(next(each)[-len(choice) :].sum()) for choice in groups[i].answers]
         return out
