@@ -19,9 +19,9 @@ needs_kernel = pytest.mark.skipif(
 )
 
 
-def pair(N: int, O: int, I: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def pair(N: int, out: int, wide: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(seed)
-    return torch.randn(N, O, generator=random).bfloat16(), torch.randn(N, I, generator=random).bfloat16()
+    return torch.randn(N, out, generator=random).bfloat16(), torch.randn(N, wide, generator=random).bfloat16()
 
 
 def distance(x: Tensor, y: Tensor) -> float:
@@ -30,17 +30,17 @@ def distance(x: Tensor, y: Tensor) -> float:
 
 @needs_kernel
 @settings(max_examples=30, deadline=None)
-@given(N=st.integers(1, 1200), O=st.integers(1, 450), I=st.integers(1, 450), seed=st.integers(0, 9))
-def test_equals_the_product_in_fp64(N: int, O: int, I: int, seed: int) -> None:
+@given(N=st.integers(1, 1200), out=st.integers(1, 450), wide=st.integers(1, 450), seed=st.integers(0, 9))
+def test_equals_the_product_in_fp64(N: int, out: int, wide: int, seed: int) -> None:
     """Products of bf16 are exact in fp32, so only the summing rounds: within 2e-6 of the sums' scale, for any sizes."""
     assert kernels.state() is None
-    grad, x = pair(N, O, I, seed)
+    grad, x = pair(N, out, wide, seed)
     to, sums = torch.ops.norma_cpu.weight_gradient(grad, x, True)
     truth = grad.double().t() @ x.double()
     scale = grad.double().abs().t() @ x.double().abs()
     assert float(((to - truth).abs() / scale).max()) < 2e-6
     assert float(((sums - grad.double().sum(0)).abs() / grad.double().abs().sum(0)).max()) < 2e-6
-    start = torch.ones(O, I)
+    start = torch.ones(out, wide)
     torch.ops.norma_cpu.add_weight_gradient(start, grad, x)
     assert float(((start - 1 - truth).abs() / (scale + 1)).max()) < 2e-6
 

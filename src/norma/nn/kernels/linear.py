@@ -21,7 +21,7 @@ ROWS = 512  # tokens from which laying out both operands anew pays
 
 
 def learns(x: Tensor, weight: Tensor) -> bool:
-    """Whether a weight that reads ``x`` (..., I) is to be trained by :func:`linear`: many tokens in bf16 on a CPU, nothing spread over ranks."""
+    """Whether a weight that reads ``x`` (..., I) is trained by :func:`linear`: many tokens in bf16 on a CPU, nothing spread over ranks."""
     if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not (torch.is_grad_enabled() and weight.requires_grad):
         return False
     if type(weight) not in (nn.Parameter, Tensor) or x.numel() < ROWS * x.shape[-1]:
