@@ -8,19 +8,14 @@ of a rollout's steps. Prints one JSON row per NAME.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
-import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from norma.align.policy import NormPolicy
 from norma.align.policy_options import PolicyOptions
@@ -31,9 +26,12 @@ from norma.lm import LanguageModel
 from norma.nn import ModelConfig, Transformer
 from norma.spec import Item, Message, Spec
 from norma.text.tokenizer import train_tokenizer
-from norma.train import loop, metrics
+from norma.train import loop
 from norma.train.optimiser import optimiser_tensors
 from norma.train.options import TrainOptions
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, and imported by tests
+import dying
 
 STEPS = 14
 # In the middle of steps 1, 6 and 11, each within a rollout; in between at one of the next changes to the disk; at last by the clock.
@@ -69,30 +67,19 @@ def work(folder: Path, name: str) -> None:
     items = [Item(str(n), (Message(role="user", content=f"Letter {n}?"),)) for n in range(6)]
     options = PolicyOptions(**{"method": name, "questions": 3, "group": 3, "max_new_tokens": 4, "held_out_every": 2} | METHODS[name])
     state: dict[str, Any] = {}
-    made: dict[str, Any] = {}
+    made = dying.keep_optimisers()
     reward = NormReward(Spec.parse(SPEC), options)
     policy = NormPolicy(model, model.copy(), reward, items, options, seed=1, dtype=torch.float32, state=state)
-    make = loop.make_optimisers
-
-    def kept(*arguments: Any, **how: Any) -> Any:
-        made["optimisers"] = make(*arguments, **how)
-        return made["optimisers"]
-
     def losses(step: int) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
         yield from policy.losses(step)
         if step == DIE[0]:  # the gradient is made, the weights have not moved
-            os.kill(os.getpid(), signal.SIGKILL)
+            dying.die()
 
-    loop.make_optimisers = kept
     training = TrainOptions(optimiser="adamw", learning_rate=1e-2, warmup=2, checkpoint_seconds=1e-6)
     loop.train(policy.learner, losses, steps=STEPS, options=training, folder=folder, progress=Silent(), state=state, seed=1)
     state.pop("seconds", None)
     parts = {"weights": dict(policy.learner.state_dict()), "optimiser": optimiser_tensors(policy.learner, made["optimisers"])}
-    end: dict[str, Any] = {
-        key: hashlib.sha256(save({n: t.contiguous().clone() for n, t in sorted(p.items())})).hexdigest() for key, p in parts.items()
-    }
-    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    end["metrics"] = [{k: v for k, v in row.items() if k not in metrics.CLOCKS} for row in read]
+    end = dying.digests(parts) | {"metrics": dying.rows(folder / "metrics.jsonl")}
     end["state"] = state
     (folder / "end.json").write_text(json.dumps(end))
 
@@ -100,45 +87,17 @@ def work(folder: Path, name: str) -> None:
 DIE: list[int | None] = [None]  # the step in whose middle this process kills itself
 
 
-def arm(kind: str, at: float) -> None:
-    """Make this process kill itself: in the middle of a step, or before a change to the disk."""
-    if kind == "step":
-        DIE[0] = int(at)
-    elif kind == "disk":
-        left = [int(at)]
-
-        def guarded(inner: Any) -> Any:
-            def call(*arguments: Any, **how: Any) -> Any:
-                left[0] -= 1
-                if left[0] < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return inner(*arguments, **how)
-
-            return call
-
-        for name in ("replace", "unlink", "mkdir", "fsync"):
-            setattr(os, name, guarded(getattr(os, name)))
-
-
 def child(folder: Path, name: str, kind: str = "peace", at: float = 0) -> tuple[bool, float]:
-    """Run in a fork; (ended by itself, seconds)."""
-    began = time.monotonic()
-    process = os.fork()
-    if process:
-        if kind == "time":
-            time.sleep(at)
-            os.kill(process, signal.SIGKILL)
-        _, status = os.waitpid(process, 0)
-        assert (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL) or status == 0, status
-        return status == 0, time.monotonic() - began
-    code = 1
-    try:
-        arm(kind, at)
+    """Run in a fork that dies in the middle of a step, before a change to the disk, or by the clock."""
+
+    def attempt() -> None:
+        if kind == "step":
+            DIE[0] = int(at)
+        elif kind == "disk":
+            dying.before_a_change(int(at))
         work(folder, name)
-        code = 0
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+
+    return dying.child(attempt, after=at if kind == "time" else None)
 
 
 def main() -> None:
@@ -154,14 +113,14 @@ def main() -> None:
             deaths.append(kind)
         else:
             child(home / "killed", name)
-        ends = [json.loads((home / side / "end.json").read_text()) for side in ("peace", "killed")]
+        equal, end = dying.compared(home)
         row = {
             "run": name,
             "deaths": deaths,
-            "equal": {key: ends[0][key] == ends[1][key] for key in ends[0]},
-            "steps": [r["step"] for r in ends[1]["metrics"]],
-            "state": sorted(ends[1]["state"]),
-            "left_over": sorted(p.name for p in (home / "killed").iterdir() if p.name.startswith(".")),
+            "equal": equal,
+            "steps": [r["step"] for r in end["metrics"]],
+            "state": sorted(end["state"]),
+            "left_over": end["left_over"],
         }
         print(json.dumps(row), flush=True)
 

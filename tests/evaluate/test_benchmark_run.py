@@ -13,12 +13,13 @@ import torch
 from norma.base.errors import NormaError
 from norma.evaluate.benchmarks import Task, compare_results, evaluate
 from norma.evaluate.benchmarks.run import How
-from norma.evaluate.benchmarks.subject import Asked, LocalSubject
+from norma.evaluate.benchmarks.subject import Asked, LocalSubject, joined
 from norma.evaluate.compare import compare
 from norma.evaluate.reading import continuation_scores, rolling_windows
 from norma.evaluate.sampling import LocalAnswerer, Options
 from norma.lm import LanguageModel
 from norma.spec import Item, Message, Spec
+from norma.train.scoring import Group
 
 Make = Callable[..., LanguageModel]
 ROWS = [{"q": "What does math do", "l": "y"}, {"q": "It rounds", "l": "n"}, {"q": "time sleep", "l": "y"}]
@@ -66,6 +67,21 @@ def test_choices_by_a_loop(make_model: Make) -> None:
     before = encode("What does")
     for nats, choice in zip(found, (" yes", " no way"), strict=True):
         assert nats == pytest.approx(-by_hand(model, begin + before, encode("What does" + choice)[len(before) :]), abs=1e-4)
+
+
+def test_prompts_that_begin_alike_are_read_together_with_the_same_numbers(make_model: Make) -> None:
+    model = make_model(3)
+    shown, choices = "time sleep yes|What does math do no|It rounds yes|", (" yes", " no way")
+    asked = [Asked(shown + question, choices) for question in ("It writes text", "N/A", "")]
+    apart = [LocalSubject(model, "w").choice_nats([one])[0] for one in [*asked, Asked("math", choices)]]
+    together = LocalSubject(model, "w").choice_nats([*asked, Asked("math", choices)])
+    for one, other in zip(apart, together, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    groups = [Group([1, 2, 3, 4, 5, 6, 7, k], [[8, 9], [9]]) for k in range(3)]
+    ((both, members), (last, alone)) = joined([*groups, Group([7, 7], [[1]])])
+    assert (members, alone, list(last.prompt)) == ([0, 1, 2], [3], [7, 7])
+    assert list(both.prompt) == [1, 2, 3, 4, 5, 6, 7] and both.answers[:3] == [[0, 8, 9], [0, 9], [1, 8, 9]]
+    assert len(joined([Group([1, 2, 3, 4], [[5]] * 9), Group([1, 3, 3, 4], [[5]] * 9)])) == 2, "it would be more tokens"
 
 
 def test_continuations_by_a_loop(make_model: Make) -> None:

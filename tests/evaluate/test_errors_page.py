@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
 
 from norma.evaluate.report.curves import curve_svg
 from norma.evaluate.report.errors import render_errors
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 BAD = "<img src=x onerror=alert(1)>"
 
 
@@ -70,3 +77,40 @@ def test_a_curve_has_a_line_a_base_in_each_panel() -> None:
     assert svg.count('class="path"') == 4 and svg.count("<circle") == 8 + 2 and "<b>" not in svg
     places = [float(x) for x in re.findall(r'circle cx="([\d.]+)" cy="[\d.]+" r="4.5"', svg)]
     assert places[0] == places[2] < places[1] == places[3] < places[4], "100 rows left of 1,000, the second panel behind the first"
+
+
+@pytest.mark.slow
+def test_attention_in_a_browser(tmp_path: Path) -> None:
+    """A token that is clicked shades what it looks at; rollout over two layers as worked by hand."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    # One head, two tokens, two layers: the first looks at itself alone, then the second looks at the first alone.
+    weights = np.array([[[[1.0, 0.0], [0.0, 1.0]]], [[[1.0, 0.0], [1.0, 0.0]]]]) * 255
+    packed = base64.b64encode(weights.astype(np.uint8).tobytes()).decode()
+    look = {"tokens": ["good", BAD], "layers": 2, "heads": 1, "weights": packed, "saliency": [-0.5, 1.0], "first": 0}
+    rows = [{"id": "a", "text": f"good {BAD}", "label": "x", "predicted": "y", "right": 0.1}]
+    path = tmp_path / "errors.html"
+    path.write_text(render_errors({"measured_on": "test"}, rows, title="t", looks=[look]), encoding="utf-8")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page, complaints = browser.new_page(), []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{path.as_uri()}?lang=zh")
+        page.get_by_role("button", name="查看注意力").click()
+
+        def titles() -> list[float]:
+            return [float(page.locator(".token").nth(i).get_attribute("title")) for i in range(2)]
+
+        assert page.locator(".token").all_text_contents() == ["good", BAD] and titles() == [1, 0]
+        page.locator(".token").nth(1).click()
+        assert titles() == [1, 0], "the last layer is shown first: there the second token looks at the first"
+        how, layer, _ = (page.locator("[data-look] select").nth(i) for i in range(3))
+        layer.select_option("0")
+        assert titles() == [0, 1]
+        how.select_option("rollout")
+        assert titles() == [0.5, 0.5], "(I + A2) / 2 (I + A1) / 2 = [[1, 0], [1/2, 1/2]]"
+        how.select_option("saliency")
+        assert titles() == [-0.5, 1] and complaints == []
+        browser.close()

@@ -44,3 +44,11 @@ def test_the_three_questions_beside_transformers(make_model: Make, tmp_path: Pat
     made = theirs.generate(torch.tensor([tokenizer.encode("What does")]), max_new_tokens=6, do_sample=False, pad_token_id=0)
     text = tokenizer.decode(made[0, len(tokenizer.encode("What does")) :], skip_special_tokens=True)
     assert said == text.split("\n")[0]
+
+
+def test_lm_evals_own_models_stay_listed() -> None:
+    from lm_eval.api.registry import model_registry
+
+    import norma.evaluate.harness  # noqa: F401
+
+    assert "norma" in model_registry and "hf" in model_registry

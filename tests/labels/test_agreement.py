@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from statsmodels.stats.inter_rater import fleiss_kappa
+from statsmodels.stats.inter_rater import cohens_kappa, fleiss_kappa
 
-from norma.labels.agreement import alpha, category_weights, cohen, count_ratings, fleiss, gwet, pair_table, raw_agreement
+from norma.labels.agreement import (
+    alpha,
+    alpha_of,
+    category_weights,
+    cohen,
+    count_ratings,
+    fleiss,
+    gwet,
+    kappa_of,
+    pair_table,
+    raw_agreement,
+)
 from norma.labels.bootstrap import interval, kinds
 
 N = float("nan")
@@ -186,9 +197,10 @@ def test_the_bootstrap_over_kinds_is_the_bootstrap_over_units() -> None:
     kind = rows[places]
     drawn: list[float] = []
 
-    def mean(weights: NDArray[np.float64]) -> float:
-        drawn.append(float(weights @ kind[:, 0]) / 40)
-        return drawn[-1]
+    def mean(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        means = weights @ kind[:, 0] / 40
+        drawn.extend(means.tolist())
+        return np.asarray(means)
 
     found = interval(mean, numbers, resamples=4000, seed=2)
     assert found.value == 0.75 and found.units == 40
@@ -207,13 +219,27 @@ def test_intervals_cover() -> None:
         counts, _ = count_ratings(ratings, [0, 1])
         places, numbers = kinds(counts)
         kind = counts[places]
-        found = interval(lambda w, kind=kind: alpha(kind, weights=w), numbers, resamples=200, seed=trial)  # type: ignore[misc]
+        found = interval(alpha_of(kind), numbers, resamples=200, seed=trial)
         covered += found.low <= 0.64 <= found.high
     assert 0.88 <= covered / 120 <= 1.0  # 95%, less three standard errors of 120 trials and a little for the percentile method
 
 
 def test_an_interval_needs_numbers() -> None:
-    found = interval(lambda w: N if w[1] == 0 else 1.0, np.array([40, 1]), resamples=400)
+    found = interval(lambda w: np.where(w[:, 1] == 0, N, 1.0), np.array([40, 1]), resamples=400)
     assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)  # 63% of resamples hold the one unit
-    found = interval(lambda w: N, np.array([3, 1]), resamples=50)
+    found = interval(lambda w: np.full(len(w), N), np.array([3, 1]), resamples=50)
     assert math.isnan(found.value) and math.isnan(found.low)
+
+
+def test_all_resamples_at_once_are_each_resample_alone() -> None:
+    random = np.random.default_rng(11)
+    codes = random.integers(-1, 3, size=(30, 2))
+    counts = np.stack([(codes == c).sum(axis=1) for c in range(3)], axis=1).astype(float)
+    weights = random.integers(0, 4, size=(7, 30)).astype(float)
+    for metric in ("nominal", "ordinal", "interval"):
+        alone = [alpha(counts, np.arange(3.0), metric, w) for w in weights]  # type: ignore[arg-type]
+        assert alpha_of(counts, np.arange(3.0), metric)(weights) == pytest.approx(np.array(alone), abs=1e-12)  # type: ignore[arg-type]
+    for scale in ("identity", "linear", "quadratic"):
+        tables = [pair_table(codes[:, 0], codes[:, 1], 3, w) for w in weights]
+        peer = [cohens_kappa(t, wt=None if scale == "identity" else scale, return_results=False) for t in tables]
+        assert kappa_of(codes[:, 0], codes[:, 1], 3, scale)(weights) == pytest.approx(np.array(peer), abs=1e-12)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from norma.nn import kernels
 from norma.nn.attention import attend, written_out
 from norma.nn.kernels import build
 from norma.nn.mask import HIDDEN, Seen, additive
+from norma.nn.positions import rotate
 
 needs_kernel = pytest.mark.skipif(build.refused() is not None, reason=f"no kernels here: {build.refused()}")
 needs_bf16 = pytest.mark.skipif(not kernels.bf16_on_cpu(), reason="this CPU has no bf16")
@@ -149,6 +150,71 @@ def test_rms_norm_equals_its_formula(shape: tuple[int, ...], dtype: torch.dtype)
 
 
 @needs_kernel
+@pytest.mark.parametrize("size", [64, 96])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)])
+def test_rotary_turns_pairs_as_the_formula_has_it(dtype: torch.dtype, rows: int, size: int) -> None:
+    """A loop over pairs in fp64; features beyond those that turn stay as they are. Read out of the middle of a wider product."""
+    B, H, T, D, n = 3, 2, 70, size, 32
+    random = torch.Generator().manual_seed(0)
+    wide, grad = (torch.randn(B, T, 2 * H * D, generator=random).to(dtype), torch.randn(B, H, T, D, generator=random).to(dtype))
+    angles = torch.randn(rows, 1, T, n, generator=random)
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def part(x: Tensor) -> Tensor:
+        return x[..., H * D :].view(B, T, H, D).transpose(1, 2)
+
+    def formula(x: Tensor) -> Tensor:
+        out = x.clone()
+        for i in range(n):
+            c, s = cos[..., i].double(), sin[..., i].double()
+            out[..., i] = x[..., i] * c - x[..., i + n] * s
+            out[..., i + n] = x[..., i + n] * c + x[..., i] * s
+        return out
+
+    leaf, exact = wide.clone().requires_grad_(), wide.double().requires_grad_()
+    assert kernels.rotates(part(leaf), cos)
+    found, truth = rotate(part(leaf), cos, sin), formula(part(exact))
+    found.backward(grad)
+    truth.backward(grad.double())
+    assert leaf.grad is not None and exact.grad is not None
+    most = 1e-6 if dtype == torch.float32 else 2**-8
+    torch.testing.assert_close(found.double(), truth, atol=most, rtol=most)
+    torch.testing.assert_close(leaf.grad.double(), exact.grad, atol=most, rtol=most)
+
+
+@needs_kernel
+@pytest.mark.parametrize("shape", [(70, 32), (3, 41, 96), (2, 500, 384)])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_layer_norm_equals_its_formula(shape: tuple[int, ...], dtype: torch.dtype, biased: bool) -> None:
+    """As the RMS norm's test; rows far from zero, where a variance from the mean of squares would lose its digits."""
+    random = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(shape, generator=random).to(dtype) + away for away in (8, 0))
+    weight, bias = torch.randn(2, shape[-1], generator=random)
+    assert kernels.norms(x, weight)
+    inputs = [x, weight, *([bias] if biased else [])]
+
+    def run(norm, *inputs: Tensor) -> list[Tensor]:  # type: ignore[no-untyped-def]
+        leaves = [t.detach().requires_grad_() for t in inputs]
+        out = norm(*leaves)
+        out.backward(grad.to(out.dtype))
+        return [t.double() for t in (out.detach(), *(t.grad for t in leaves))]
+
+    def formula(x: Tensor, w: Tensor, b: Tensor | float = 0.0) -> Tensor:
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() * w + b
+
+    truth = run(formula, *(t.double() for t in inputs))
+    found = run(lambda x, w, b=None: kernels.layer_norm(x, w, b, 1e-5), *inputs)
+    if dtype == torch.float32:
+        assert max(map(distance, found, truth)) < 2e-6
+        return
+    plain = run(lambda x, *wb: torch.nn.functional.layer_norm(x, shape[-1:], *(t.to(dtype) for t in wb), eps=1e-5), *inputs)
+    for ours, theirs, exact in zip(found, plain, truth, strict=True):
+        assert distance(ours, exact) <= distance(theirs, exact)
+
+
+@needs_kernel
 def test_operators_are_declared_as_they_are() -> None:
     """What torch.compile is told about shapes, strides and gradients is what the operators do."""
     (q, k, v), _ = tensors((2, 4, 2, 33, 33, 32), torch.float32)
@@ -159,6 +225,10 @@ def test_operators_are_declared_as_they_are() -> None:
     torch.library.opcheck(torch.ops.norma_cpu.attention, (*leaves[:3], None, False, 0.3))
     x, weight = torch.randn(5, 7, 32, requires_grad=True), torch.randn(32, requires_grad=True)
     torch.library.opcheck(torch.ops.norma_cpu.rms_norm, (x, weight, 1e-5))
+    cos, sin = torch.randn(2, 2, 1, 5, 32).unbind()
+    torch.library.opcheck(torch.ops.norma_cpu.rotary, (torch.randn(2, 3, 5, 64, requires_grad=True), cos, sin, False))
+    torch.library.opcheck(torch.ops.norma_cpu.layer_norm, (x, weight, torch.randn(32, requires_grad=True), 1e-5))
+    torch.library.opcheck(torch.ops.norma_cpu.layer_norm, (x, weight, None, 1e-5))
 
 
 @needs_kernel

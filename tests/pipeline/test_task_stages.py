@@ -130,6 +130,7 @@ def test_a_task_is_learnt_and_measured(run: Run, data: Context[Any], more: dict[
     assert not list(ctx.folder.glob("checkpoint-*")) and not list(ctx.folder.glob("*best*"))
     page = (ctx.folder / "errors.html").read_text(encoding="utf-8")
     assert "混淆矩阵" in page and "<script>" in page
+    assert page.count(' data-look="') == len(rows) - sum(right), "short texts are all looked into"
     if "last_layers" in more:
         before, after = (LanguageModel.load(f).transformer.state_dict() for f in (ctx.inputs["bert"], ctx.folder))
         name = "encoder.blocks.0.attention.query.weight"
@@ -149,6 +150,34 @@ def test_a_killed_task_ends_with_the_same_bytes(run: Run, data: Context[Any]) ->
     assert one == two and "folds/1.json" in one and "model.safetensors" in one
     crossed = read_json(whole.folder / "scores.json")["cross_validation"]
     assert crossed["folds"] == 2 and crossed["accuracy"]["n"] == len(read_jsonl(data.folder / "train.jsonl"))
+
+
+def test_folds_of_tokens_and_of_questions_keep_a_text_together(run: Run, tmp_path: Path) -> None:
+    tagged = [{"tokens": ["it", WORDS[i % 9], str(i)], "labels": ["O", "B-N", "O"]} for i in range(30)]
+    write_jsonl(tmp_path / "tagged.jsonl", tagged)
+    run("task-data", "data", shape="tokens", train="tagged.jsonl", validation_share=0.2, test_share=0.2)
+    quick = {"from": "bert", "steps": 2, "length": 40, "dropout": 0.0, "train": TRAIN, "folds": 3}
+    ctx = run("task", "tags", **quick)
+    crossed = read_json(ctx.folder / "scores.json")["cross_validation"]
+    count = len(read_jsonl(tmp_path / "data" / "train.jsonl"))
+    assert crossed["folds"] == 3 and crossed["accuracy"]["n"] == 3 * count and "entity_f1" in crossed
+    paragraphs = [
+        {"context": f"text {WORDS[i]} rounds {i}", "qas": [
+            {"id": f"{i}.{k}", "question": f"{WORDS[k]}?", "answers": [{"text": str(i), "answer_start": len(f"text {WORDS[i]} rounds ")}]}
+            for k in range(3)
+        ]}
+        for i in range(10)
+    ]  # fmt: skip
+    (tmp_path / "squad.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+    run("task-data", "data", shape="questions", train="squad.json", validation_share=0.2, test_share=0.2)
+    ctx = run("task", "spans", **quick, stride=12)
+    crossed = read_json(ctx.folder / "scores.json")["cross_validation"]
+    train = read_jsonl(tmp_path / "data" / "train.jsonl")
+    assert crossed["f1"]["n"] == len(train) and crossed["f1"]["clusters"] == len(train) // 3
+    folds = [read_json(ctx.folder / "folds" / f"{n}.json") for n in range(3)]
+    assert sorted(row["id"] for fold in folds for row in fold) == sorted(row["id"] for row in train)
+    contexts = [{row["context"] for row in fold} for fold in folds]
+    assert sum(map(len, contexts)) == len(set().union(*contexts)), "no text in two folds"
 
 
 @pytest.mark.slow

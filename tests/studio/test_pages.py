@@ -119,6 +119,16 @@ def test_a_chats_answer_goes_to_the_head_of_the_queue(enter: Any) -> None:
     assert ann.post("/api/annotate", json={**body, "rules": ["no.such"]}).status_code == 400
 
 
+def test_refusals_are_said_in_the_readers_language(enter: Any) -> None:
+    rita = enter("rita")
+    for language, said in (("zh-CN", "队列中没有该条目"), ("en", "there is no such item in the queue")):
+        answer = rita.post("/api/mark", json={"task": "x", "verdict": "compliant"}, headers={"accept-language": language})
+        assert answer.status_code == 400 and answer.json()["error"] == said
+    assert rita.get("/people?lang=zh").text.count("此操作需要管理员权限") == 1
+    stranger = rita.post("/api/unskip", json={}, headers={"origin": "https://other.example", "accept-language": "zh"})
+    assert stranger.status_code == 403 and stranger.json()["error"] == "拒绝来自其他网站的请求"
+
+
 # ── the spec ──
 @pytest.fixture
 def spec_file(tmp_path: Path, run: Path) -> Path:
@@ -156,6 +166,29 @@ def test_an_edited_spec_is_checked_shown_and_saved_whole(spec_file: Path) -> Non
     assert late.status_code == 409 and spec_file.read_text(encoding="utf-8") == edited
     assert client.post("/api/spec/save", json={"text": "nonsense: [", "base": old.digest}).status_code == 400
     assert [p.name for p in spec_file.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_spec_that_includes_another_is_checked_and_saved_with_it(tmp_path: Path, spec_file: Path) -> None:
+    head, _, rules = spec_file.read_text(encoding="utf-8").partition("rules:\n")
+    polite, _, brief = rules.partition("- id: form.brief")
+    (tmp_path / "style.yaml").write_text("rules:\n" + polite, encoding="utf-8")
+    text = head + "include: [style.yaml]\nrules:\n- id: form.brief" + brief
+    spec_file.write_text(text, encoding="utf-8")
+    client, old = open_spec(spec_file), Spec.load(spec_file)
+    assert old.included == (str(tmp_path / "style.yaml"),)
+    page = client.get("/spec?lang=en").text
+    assert "style.yaml</code>" in page and "readonly" not in page
+    edited = text.replace("At most ten words.", "At most ten words, please.")
+    found = client.post("/api/spec/check", json={"text": edited, "base": old.digest}).json()
+    assert [r["new"] for r in found["diff"]["rules"]] == ["form.brief"]
+    # A rule of the included file is known: naming one that stands nowhere is the error, in the edited file's own line.
+    wrong = client.post("/api/spec/check", json={"text": edited.replace("[style.polite]", "[style.polit]"), "base": old.digest})
+    assert wrong.status_code == 400 and wrong.json()["where"].startswith("tiny.yaml:")
+    for name in ("/etc/passwd", "../secret.yaml"):
+        other = client.post("/api/spec/check", json={"text": edited.replace("style.yaml", name), "base": old.digest})
+        assert other.status_code == 400 and "not included yet" in other.json()["error"]
+    assert client.post("/api/spec/save", json={"text": edited, "base": old.digest}).status_code == 200
+    assert spec_file.read_text(encoding="utf-8") == edited and (tmp_path / "style.yaml").read_text(encoding="utf-8") == "rules:\n" + polite
 
 
 def test_a_run_without_a_report_and_a_spec_without_a_run_say_so(spec_file: Path) -> None:

@@ -54,6 +54,9 @@ def test_a_start_repeats_the_recorded_command_in_a_session_of_its_own(recorded: 
         def poll(self) -> None:
             return None
 
+        def wait(self) -> int:
+            return 0
+
     monkeypatch.setattr(subprocess, "Popen", Process)
     assert processes.start(recorded, recorded / "studio" / "run.log") == 4711
     ((command, how),) = seen

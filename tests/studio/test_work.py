@@ -81,9 +81,11 @@ def test_two_who_contradict_each_other_make_a_conflict_that_a_reviewer_settles(w
     assert work.mark(key(0), "ben", "violation")["state"] == "conflict"
     assert work.next("eve") == []  # not for everybody
     assert [t.key for t in work.next("rita", reviewer=True)] == [key(0)]
-    assert sorted((m.annotator, m.verdict) for m in work.marks(work.task(key(0)))) == [("ann", "compliant"), ("ben", "violation")]
+    assert sorted((m.annotator, m.verdict) for m in work.marks([work.task(key(0))])[key(0)]) == [("ann", "compliant"), ("ben", "violation")]
     assert work.mark(key(0), "rita", "violation", gold=True)["state"] == "done"
-    assert {m.annotator for m in work.doubly_marked()} == {"ann", "ben", "rita"}
+    assert work.agreement() == [
+        (("style.polite", "f" * 64, "en"), {"ann": "compliant", "ben": "violation", "rita": "violation"}, 1)
+    ]
 
 
 def test_skipping_gives_it_to_others_and_back_on_request(work: Work) -> None:

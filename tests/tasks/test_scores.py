@@ -12,6 +12,7 @@ from norma.tasks.scores import (
     entity_scores,
     fit_temperature,
     folds,
+    grouped_folds,
     label_scores,
     macro_f1,
     probabilities,
@@ -78,3 +79,14 @@ def test_folds_hold_out_each_row_once_and_each_label_alike() -> None:
     assert all(sum(labels[i] == "a" for i in part) == 3 for part in parts) and parts == folds(labels, 3, seed=4)
     with pytest.raises(NormaError, match="7 folds need 7 rows of each label, one has 6"):
         folds(labels, 7, seed=0)
+
+
+def test_folds_of_groups_hold_out_whole_groups() -> None:
+    groups = [f"text {i % 7}" for i in range(30)] + ["alone"]
+    parts = grouped_folds(groups, 4, seed=2)
+    assert sorted(i for part in parts for i in part) == list(range(31)) and parts == grouped_folds(groups, 4, seed=2)
+    assert all(not {groups[i] for i in one} & {groups[i] for i in other} for one in parts for other in parts if one is not other)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 5, "no further apart than one group"
+    assert parts != grouped_folds(groups, 4, seed=3)
+    with pytest.raises(NormaError, match="9 folds need 9 different texts, there are 8"):
+        grouped_folds(groups, 9, seed=0)

@@ -9,14 +9,10 @@ the disk, with half a checkpoint file written, or with half a row written. Print
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 import random
 import shutil
-import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +28,9 @@ from norma.train.averaging import WeightAverage
 from norma.train.optimiser import optimiser_tensors
 from norma.train.options import TrainOptions
 from norma.train.step import language_losses
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, and imported by tests
+import dying
 
 STEPS, ATTEMPTS, BAD = 26, 7, (13, 18)
 
@@ -61,7 +60,7 @@ def work(folder: Path, policy: str, seed: int) -> None:
     rows = [torch.randint(2, 64, (n,), generator=generator).tolist() for n in torch.randint(3, 20, (40,), generator=generator).tolist()]
     batches = Batches(Rows.build(((r, [True] * len(r)) for r in rows), 24), length=24, size=4, seed=seed, pad=0)
     state: dict[str, Any] = {"multiplier": 1.0}
-    made: dict[str, Any] = {}
+    made = dying.keep_optimisers()
 
     def losses(step: int) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
         bad = policy != "stop" and step in BAD
@@ -72,17 +71,12 @@ def work(folder: Path, policy: str, seed: int) -> None:
             else:
                 yield loss * state["multiplier"], {**numbers, "loss": numbers["loss"] * (10.0 if bad else 1.0)}
 
-    def kept(*arguments: Any, **how: Any) -> Any:
-        made["optimisers"] = make(*arguments, **how)
-        return made["optimisers"]
-
     class Kept(WeightAverage):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             made["average"] = self
 
-    make = loop.make_optimisers
-    loop.make_optimisers, loop.WeightAverage = kept, Kept  # type: ignore[misc]
+    loop.WeightAverage = Kept  # type: ignore[misc]
     loop.train(
         model,
         losses,
@@ -99,11 +93,8 @@ def work(folder: Path, policy: str, seed: int) -> None:
         "optimiser": optimiser_tensors(model, made["optimisers"]),
         "average": made["average"].tensors,
     }
-    end = {name: hashlib.sha256(save({n: t.contiguous() for n, t in sorted(p.items())})).hexdigest() for name, p in parts.items()}
-    end["multiplier"] = state["multiplier"]
-    for name in ("metrics", "samples"):
-        read = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        end[name] = [{k: v for k, v in row.items() if k not in metrics.CLOCKS} for row in read]
+    end = dying.digests(parts) | {"multiplier": state["multiplier"]}
+    end |= {name: dying.rows(folder / f"{name}.jsonl") for name in ("metrics", "samples")}
     (folder / "end.json").write_text(json.dumps(end))
 
 
@@ -115,21 +106,8 @@ def arm(kind: str, count: int) -> None:
         left[0] -= 1
         return left[0] < 0
 
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
     if kind == "disk":
-
-        def guarded(inner: Any) -> Any:
-            def call(*arguments: Any, **how: Any) -> Any:
-                if due():
-                    die()
-                return inner(*arguments, **how)
-
-            return call
-
-        for name in ("replace", "unlink", "mkdir", "rmdir", "fsync"):
-            setattr(os, name, guarded(getattr(os, name)))
+        dying.before_a_change(count)
     elif kind == "file":
         whole = checkpoint.save_file
 
@@ -137,7 +115,7 @@ def arm(kind: str, count: int) -> None:
             if due():
                 data = save(dict(tensors))
                 path.write_bytes(data[: len(data) // 2])
-                die()
+                dying.die()
             whole(dict(tensors), path)
 
         checkpoint.save_file = half_file  # type: ignore[assignment]
@@ -149,31 +127,20 @@ def arm(kind: str, count: int) -> None:
                 with self.path.open("ab") as handle:
                     text = json.dumps(row, ensure_ascii=False).encode()
                     handle.write(text[: max(1, text.find("步".encode()) + 1 or len(text) // 2)])  # within a character where there is one
-                die()
+                dying.die()
             write(self, row)
 
         metrics.JsonLines.write = half_row  # type: ignore[method-assign]
 
 
 def child(folder: Path, policy: str, seed: int, kind: str = "peace", at: float = 0) -> tuple[bool, float]:
-    """Run in a fork; (ended by itself, seconds)."""
-    began = time.monotonic()
-    process = os.fork()
-    if process:
-        if kind == "time":
-            time.sleep(at)
-            os.kill(process, signal.SIGKILL)
-        _, status = os.waitpid(process, 0)
-        assert (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL) or status == 0, status
-        return status == 0, time.monotonic() - began
-    code = 1
-    try:
+    """Run in a fork that dies as ``kind`` says."""
+
+    def attempt() -> None:
         arm(kind, int(at))
         work(folder, policy, seed)
-        code = 0
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+
+    return dying.child(attempt, after=at if kind == "time" else None)
 
 
 def main() -> None:
@@ -192,15 +159,15 @@ def main() -> None:
             deaths.append(kind)
         else:
             child(home / "killed", policy, seed)
-        ends = [json.loads((home / name / "end.json").read_text()) for name in ("peace", "killed")]
+        equal, end = dying.compared(home)
         row = {
             "run": word,
             "deaths": deaths,
-            "equal": {name: ends[0][name] == ends[1][name] for name in ends[0]},
-            "steps": [r["step"] for r in ends[1]["metrics"]],
-            "skipped": [r["step"] for r in ends[1]["metrics"] if r.get("skipped")],
-            "samples": [r["step"] for r in ends[1]["samples"]],
-            "left_over": sorted(p.name for p in (home / "killed").iterdir() if p.name.startswith(".")),
+            "equal": equal,
+            "steps": [r["step"] for r in end["metrics"]],
+            "skipped": [r["step"] for r in end["metrics"] if r.get("skipped")],
+            "samples": [r["step"] for r in end["samples"]],
+            "left_over": end["left_over"],
         }
         print(json.dumps(row), flush=True)
         shutil.rmtree(home)

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from norma.generate import Sampling, generate
 from norma.lm import LanguageModel
-from norma.nn import ModelConfig, Transformer, kernels, preset
+from norma.nn import ModelConfig, Transformer, preset
 from norma.nn.lora import LoraOptions, add_lora
 from norma.nn.presets import published
 from norma.objectives.policy_gradient import clipped_policy_loss, kl_penalty
@@ -87,7 +87,6 @@ def test_a_policy_step_takes_what_was_foreseen(name: str) -> None:
     width, layers, shape = CASES[name]
     config = preset("llama", vocab_size=1000, width=width, layers=layers, max_positions=256)
     shape = dataclasses.replace(shape, tokens=QUESTIONS * ROW, length=ROW, scored=QUESTIONS * GROUP * NEW)
-    shape = dataclasses.replace(shape, in_place=kernels.state() is None)
     foreseen, measured = peak(memory(config, shape)), live(policy_steps(config, shape))
     assert foreseen == pytest.approx(measured, rel=BOUND), f"{name}: {foreseen / 1e6:.1f} MB foreseen, {measured / 1e6:.1f} MB measured"
 

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from norma.base.errors import NormaError
 from norma.base.random import keyed
+from norma.base.ranks import ALONE, Ranks
 from norma.lm import LanguageModel
+from norma.nn import Transformer
 from norma.nn.config import ModelConfig
 from norma.objectives.likelihood import cross_entropy_sum
 from norma.spec import Message
@@ -54,17 +56,27 @@ class AnswerTraining:
         """How many steps these are."""
         return max(1, round(epochs * len(self.groups) / self.size))
 
-    def losses(self, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        """A mean over the answer tokens of the whole step, a micro-batch at a time; a pure function of (groups, seed, step)."""
+    def losses(
+        self, step: int, network: Transformer | None = None, ranks: Ranks = ALONE
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """A mean over the answer tokens of the whole step, a micro-batch at a time; a pure function of (groups, seed, step).
+
+        ``network`` is what is trained where it is not the model itself. Each of several ranks takes its share of every micro-batch.
+        """
+        network = self.model.transformer if network is None else network
         order = in_turn(len(self.groups), self.size, self.seed, step, row=self.row)
         tokens = sum(len(answer) for i in order for answer in self.groups[i].answers)
-        for part in split_groups([self.groups[i] for i in order], self.micro_tokens):
-            loss = self.loss([order[i] for i in part])
-            yield loss / tokens, {"loss": float(loss.detach()) / tokens, "tokens": float(sum(self.groups[order[i]].tokens() for i in part))}
+        for part in split_groups([self.groups[i] for i in order], self.micro_tokens * ranks.readers):
+            own, counts = part[ranks.share(len(part))], 1.0
+            if not own:  # another rank has a row more
+                own, counts = part[:1], 0.0
+            loss = self.loss([order[i] for i in own], network)
+            numbers = {"loss": float(loss.detach()) / tokens, "tokens": float(sum(self.groups[order[i]].tokens() for i in own))}
+            yield loss / tokens * (counts * ranks.readers), {name: counts * number for name, number in numbers.items()}
 
-    def loss(self, numbers: Sequence[int]) -> Tensor:
+    def loss(self, numbers: Sequence[int], network: Transformer) -> Tensor:
         """Sum over the answer tokens of the groups with these numbers: -log p (Stiennon et al., 2009.01325, 3.3: supervised)."""
-        network, states = self.model.transformer, states_of(self.model, [self.groups[i] for i in numbers], self.dtype)
+        states = states_of(network, [self.groups[i] for i in numbers], self.dtype)
         cap = network.config.logit_softcap
         return cross_entropy_sum(states.features, network.head_weight(), states.targets, bias=network.head_bias, softcap=cap)
 
@@ -75,10 +87,10 @@ def in_turn(count: int, size: int, seed: int, step: int, *, row: int = 0) -> lis
     return [int(i) for i in keyed(seed, epoch, row, use="answers").permutation(count)[place : place + size]]
 
 
-def states_of(model: LanguageModel, groups: Sequence[Group], dtype: torch.dtype) -> AnswerStates:
+def states_of(network: Transformer, groups: Sequence[Group], dtype: torch.dtype) -> AnswerStates:
     """What a loss over the whole vocabulary needs of the answers, differentiable."""
-    hidden, targets, owners = answer_states(model.transformer, groups, dtype=dtype)
-    return AnswerStates(model.transformer.features(hidden), targets, owners)
+    hidden, targets, owners = answer_states(network, groups, dtype=dtype)
+    return AnswerStates(network.features(hidden), targets, owners)
 
 
 def fits(config: ModelConfig, group: Group) -> bool:

@@ -77,7 +77,7 @@ class LocalAuthor:
         self.model.transformer.eval()
         network = self.model.transformer
         for part in split_groups(groups, self.micro_tokens):
-            states = states_of(self.model, [groups[i] for i in part], self.dtype)
+            states = states_of(self.model.transformer, [groups[i] for i in part], self.dtype)
             cap = network.config.logit_softcap
             tokens = token_logprobs(states.features, network.head_weight(), states.targets, bias=network.head_bias, softcap=cap)
             log_p = sum_by_owner(tokens.cpu(), states.owners.cpu()).view(-1, len(CHOICES))

@@ -24,11 +24,14 @@ from norma.align.marks import mark, rewards, sample
 from norma.align.rows import choose
 from norma.base.errors import NormaError
 from norma.base.files import read_jsonl, write_jsonl
+from norma.base.ranks import ALONE, Ranks
 from norma.generate import Completion, Sampling
 from norma.lm import LanguageModel
+from norma.nn import Transformer
 from norma.spec import Item, Message, Spec
 from norma.text.chat import prompt_ids
 from norma.train.scoring import Group
+from norma.train.spread import collect
 
 
 class Scorer(Protocol):
@@ -145,22 +148,27 @@ class BestOf:
         """The file of a round, counted from 1."""
         return self.folder / f"round-{number}.jsonl"
 
-    def losses(self, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        """The part of its round that a step is."""
+    def losses(
+        self, step: int, network: Transformer | None = None, ranks: Ranks = ALONE
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """The part of its round that a step is. Of several ranks the first writes a round's answers, and all learn them."""
+        network = self.model.transformer if network is None else network
         number, within = divmod(step, self.steps_a_round)
         if self._now is None or self._now[0] != number:
-            self._now = (number, *self._begin(number + 1))
+            self._now = (number, *self._begin(number + 1, network, ranks))
         _, training, facts = self._now
-        for loss, numbers in training.losses(within):
-            yield loss, numbers | facts
+        for loss, numbers in training.losses(within, network, ranks):
+            yield loss, numbers | (facts if ranks.reader == 0 else {})
             facts = {}
 
-    def _begin(self, number: int) -> tuple[AnswerTraining, dict[str, float]]:
+    def _begin(self, number: int, network: Transformer, ranks: Ranks) -> tuple[AnswerTraining, dict[str, float]]:
         path = self.path(number)
-        if not path.exists():
-            write_jsonl(path, self._sample(number))
-            self.model.transformer.train()
-        rows = read_jsonl(path)
+        if not ranks.tell(path.exists()):
+            collect(network, self.model.transformer, ranks)
+            if ranks.first:
+                write_jsonl(path, self._sample(number))
+            network.train()
+        rows = ranks.tell(read_jsonl(path) if ranks.first else [])
         kept = [Group(prompt_ids(self.model.tokenizer, row["messages"]), [row["ids"]]) for row in rows if row["kept"]]
         if not kept:
             raise NormaError(

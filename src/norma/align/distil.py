@@ -19,6 +19,7 @@ from norma.align.answers import AnswerTraining, fits, readable, states_of
 from norma.align.marks import sample
 from norma.generate import Sampling
 from norma.lm import LanguageModel
+from norma.nn import Transformer
 from norma.objectives.distillation import Head, Likeliest, forward_kl, likeliest, likeliest_kl
 from norma.spec import Item, Spec
 from norma.spec.shown import Shown, chosen, laid_out
@@ -96,7 +97,7 @@ class Distillation(AnswerTraining):
         teacher.transformer.eval()
         whole: dict[int, Tensor] = {}
         for part in split_groups(told, self.micro_tokens):
-            states = states_of(teacher, [told[i] for i in part], self.dtype).features
+            states = states_of(teacher.transformer, [told[i] for i in part], self.dtype).features
             sizes = [sum(map(len, told[i].answers)) for i in part]
             whole |= dict(zip(part, torch.split(states, sizes), strict=True))
         teacher.transformer.train(training)
@@ -105,10 +106,9 @@ class Distillation(AnswerTraining):
             return states_by_group
         return [likeliest(states, self.head, top, temperature=self.temperature) for states in states_by_group]
 
-    def loss(self, numbers: Sequence[int]) -> Tensor:
+    def loss(self, numbers: Sequence[int], network: Transformer) -> Tensor:
         """Sum of KL over the answer tokens of the groups with these numbers."""
-        network = self.model.transformer
-        student = states_of(self.model, [self.groups[i] for i in numbers], self.dtype).features
+        student = states_of(network, [self.groups[i] for i in numbers], self.dtype).features
         head = Head(network.head_weight(), network.head_bias, network.config.logit_softcap)
         taught: list[Any] = [self.taught[i] for i in numbers]
         if isinstance(taught[0], Likeliest):

@@ -19,12 +19,15 @@ from norma.align.compared import Row
 from norma.align.comparison import Comparison, Numbers, Settings, answer_sums
 from norma.align.marks import mark, rewards, sample
 from norma.align.preference_options import METHODS, OnlineOptions
+from norma.base.ranks import ALONE, Ranks
 from norma.generate import Completion, Sampling
 from norma.lm import LanguageModel
 from norma.lm.adapter import reference
+from norma.nn import Transformer
 from norma.spec import Item, Message, Spec
 from norma.text.chat import prompt_ids
 from norma.train.scoring import Group, split_groups
+from norma.train.spread import collect
 
 Judge = Callable[[Item, Sequence[Completion]], list[float | None]]  # rewards of the answers to one question; None: cannot be said
 
@@ -112,17 +115,20 @@ class OnlinePreference:
         }
         return rows, numbers
 
-    def losses(self, step: int) -> Iterator[tuple[Tensor, Numbers]]:
-        """The parts of one step's loss: sampling first, then a micro-batch of pairs at a time."""
-        rows, numbers = self.rollout(step)
-        if not rows:
-            nothing = next(p for p in self.model.transformer.parameters() if p.requires_grad)
-            yield nothing.sum() * 0.0, {"loss": 0.0, **numbers}
+    def losses(self, step: int, network: Transformer | None = None, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, Numbers]]:
+        """The parts of one step's loss: sampling first, by the first of several ranks, then a micro-batch of pairs at a time."""
+        network = self.model.transformer if network is None else network
+        collect(network, self.model.transformer, ranks)
+        rows, numbers = ranks.tell(self.rollout(step) if ranks.first else ([], {}))
+        numbers = numbers if ranks.reader == 0 else {}
+        if not rows:  # several ranks still go forward and backward in step
+            idle = Group(prompt_ids(self.model.tokenizer, self.items[0].messages), [[0]])
+            yield answer_sums(network, [idle], self.dtype).sum() * 0.0, {"loss": 0.0, **numbers}
             return
         before = self._before(rows) if METHODS[self.settings.method].reference else [[0.0, 0.0] for _ in rows]
         comparison = Comparison(rows, self.settings, before, dtype=self.dtype)
         tokens = sum(len(a) for row in rows for a in row.group.answers)
-        for loss, part, seen in comparison.parts(self.model.transformer, range(len(rows)), self.micro_tokens):
+        for loss, part, seen in comparison.parts(network, range(len(rows)), self.micro_tokens, ranks):
             if METHODS[self.settings.method].reference:
                 # The answers are the policy's own, so the mean of log pi/ref estimates the KL a token (k1), of the pairs kept.
                 part["kl"] = sum(p - b for s in seen for p, b in zip(s.logp, before[s.row], strict=True)) / tokens

@@ -1,61 +1,29 @@
-"""TRL's side of ``norma bench align``: its trainers as they are, stopped between two steps.
-
-A trainer runs in a thread of its own; the callback at the end of each step waits until the next one is asked for. What a step takes thus
-holds all that the trainer does: the data loader, generation, rewards, forward, backward, clipping, optimiser.
-"""
+"""TRL's side of ``norma bench align``: its trainers as they are, stopped between two steps (:mod:`norma.bench.gated`)."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import threading
 from pathlib import Path
-from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from norma.bench.align_norma import reward_of
+from norma.bench.gated import FOREVER, gated
 from norma.bench.worker import Step
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FOREVER = 1_000_000  # steps
 
 
 def step_of(job: dict[str, Any]) -> Step:
     """One step of the trainer; its loss (0 where it logs none), samples, tokens of real text."""
     import torch
 
-    library = importlib.import_module("transformers")
-    library.logging.set_verbosity_error()
-    library.logging.disable_progress_bar()
-    ended: Queue[BaseException | None] = Queue()
-    asked = threading.Semaphore(0)
-
-    class Gate(library.TrainerCallback):  # type: ignore[name-defined, misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            ended.put(None)
-            asked.acquire()
-
     counts = Counts(job)
-    trainer = trainer_of(job, Gate(), counts)
-
-    def work() -> None:
-        if job["threads"]:
-            torch.set_num_threads(job["threads"])
-        asked.acquire()
-        try:
-            trainer.train()
-        except BaseException as error:  # the parent's thread tells it
-            ended.put(error)
-
-    threading.Thread(target=work, daemon=True).start()
+    once = gated(lambda gate: trainer_of(job, gate, counts), job["threads"])
 
     def step() -> Tensor:
-        asked.release()
-        error = ended.get()
-        if error is not None:
-            raise error
+        once()
         return torch.tensor([0.0, *counts.take()])
 
     return step

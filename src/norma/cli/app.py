@@ -61,6 +61,7 @@ COMMANDS = {
     "bench train": "norma.cli.bench:train",
     "bench generate": "norma.cli.bench:generate",
     "bench align": "norma.cli.bench:align",
+    "bench finetune": "norma.cli.bench:finetune",
     "bench time-to-loss": "norma.cli.bench:time_to_loss",
     "bench parity": "norma.cli.bench:parity",
     "doctor": "norma.cli.doctor:doctor",

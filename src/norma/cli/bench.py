@@ -129,6 +129,43 @@ def align(
     run(methods or METHODS, shape, number, rounds=rounds, threads=threads, peers=peers, json_path=json_file, console=Console())
 
 
+def finetune(
+    families: Annotated[list[str] | None, typer.Argument(help="bert, llama; bert when none is named.")] = None,
+    vs: Annotated[str, typer.Option(help="Peers: hf, or nothing.")] = "hf",
+    text: Annotated[
+        Path | None, typer.Option(help="Your rows, a text and a label each [default: docstrings of the standard library].")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds, an epoch each; the median counts.")] = 5,
+    rows: Annotated[int, typer.Option(min=2, help="Texts of a step.")] = 16,
+    texts: Annotated[int, typer.Option(min=2, help="Texts of a round.")] = 512,
+    length: Annotated[int, typer.Option(min=16, help="Most tokens of a text.")] = 256,
+    sizes: Annotated[str, typer.Option(help="WIDTHxLAYERS, with commas; heads of 64.")] = "384x6,256x4",
+    vocabulary: Annotated[int, typer.Option(min=300, help="Tokens of the vocabulary.")] = 8192,
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: as torch chooses.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Whole steps of learning to classify beside transformers' Trainer: same weights, same rows of natural length, best setting of each."""
+    from rich.console import Console
+
+    from norma.base.errors import NormaError, nearest
+    from norma.bench.finetune import FAMILIES, Shape, run
+
+    peers = [x.strip() for x in vs.split(",") if x.strip()]
+    for names, known in ((families or (), FAMILIES), (peers, ("hf",))):
+        if unknown := [x for x in names if x not in known]:
+            raise NormaError(f"unknown: {unknown[0]}", mend=f"{nearest(unknown[0], known)} There are: {', '.join(known)}")
+    shapes = []
+    for family in families or FAMILIES[:1]:
+        for size in sizes.split(","):
+            width, mark, layers = size.strip().partition("x")
+            if not (mark and width.isdecimal() and layers.isdecimal() and int(width) and int(width) % 64 == 0 and int(layers)):
+                raise NormaError(f"'{size}' is no size", where="--sizes", mend="For example 384x6: the width, in 64s, and the blocks")
+            shapes.append(Shape(family, int(width), int(layers), vocabulary, rows, texts, length))
+    (number,) = _dtypes(dtype)[:1]
+    run(shapes, number, text=text, rounds=rounds, threads=threads, peers=peers, json_path=json_file, console=Console())
+
+
 def time_to_loss(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of our training, for example batch=8 train.warmup=40.")

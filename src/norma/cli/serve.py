@@ -28,6 +28,8 @@ def serve(
     name: Annotated[str | None, typer.Option(help="What clients call the model [default: the folder's name].")] = None,
     waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait before further ones are refused.")] = 64,
     rows: Annotated[int, typer.Option(min=1, help="Answers that are written side by side.")] = 16,
+    slice: Annotated[int, typer.Option(min=8, help="Prompt tokens that are read between two steps of those who write.")] = 256,
+    prefix_cache: Annotated[int, typer.Option(min=0, metavar="MB", help="Memory for beginnings that prompts share; 0: none.")] = 256,
     weights: Annotated[Literal["float", "int8", "int4"], typer.Option(help="How the weights are held while serving.")] = "float",
     dtype: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="Number format to compute in.")] = "auto",
     upstream: Annotated[str | None, typer.Option(metavar="URL", help="Put the spec in front of this OpenAI-compatible server.")] = None,
@@ -70,7 +72,11 @@ def serve(
         from norma.serve.record import log_to
 
         log_to(log)
-    backend = _upstream(upstream, name, upstream_key_env, waiting) if upstream else _local(model, name, rows, waiting, weights, dtype)
+    backend = (
+        _upstream(upstream, name, upstream_key_env, waiting)
+        if upstream
+        else _local(model, name, weights, dtype, rows=rows, waiting=waiting, slice=slice, prefixes=prefix_cache * 2**20)
+    )
     hosts = (
         None if keys is not None and not is_loopback(host) else [*(allow_host or []), *([host] if host not in ("0.0.0.0", "::") else [])]
     )
@@ -142,7 +148,7 @@ def _options(
     }
 
 
-def _local(model: Path | None, name: str | None, rows: int, waiting: int, weights: str, dtype: str) -> Backend:
+def _local(model: Path | None, name: str | None, weights: str, dtype: str, **limits: int) -> Backend:
     import torch
 
     import norma
@@ -156,7 +162,7 @@ def _local(model: Path | None, name: str | None, rows: int, waiting: int, weight
 
         quantise(opened, weights)  # type: ignore[arg-type]
         compute = torch.bfloat16  # what the kernels of narrow weights are made for
-    return Local(opened, name, rows=rows, waiting=waiting, dtype=compute)
+    return Local(opened, name, dtype=compute, **limits)
 
 
 def _upstream(url: str, name: str | None, key_env: str | None, waiting: int) -> Backend:

@@ -16,6 +16,7 @@ from norma.base.errors import NormaError
 from norma.evaluate.reading import continuation_scores, rolling_windows
 
 try:
+    import lm_eval.models  # noqa: F401  # lm-eval lists its own models only where none is listed yet
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
 except ImportError:

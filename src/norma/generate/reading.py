@@ -61,7 +61,8 @@ class Reader:
         self.two_stacks = bool(model.config.encoder_layers)
         experts = model.config.experts
         dropping = experts is not None and experts.capacity is not None  # a token's fate then depends on what is read with it
-        self.prefix = () if self.two_stacks or dropping else shared_prefix(prompts)
+        self.whole = self.two_stacks or dropping  # a prompt is read at once, or not as it should be
+        self.prefix = () if self.whole else shared_prefix(prompts)
         self._prefix_cache: Cache | None = None
 
     def extent(self, prompt: Sequence[int]) -> int:

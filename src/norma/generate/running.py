@@ -1,7 +1,8 @@
 """A batch that never ends: requests join it and leave it while others write. What a server needs, and `Slots` cannot do: how each row is
 sampled, what it may write, and how many rows there are, differ and change.
 
-    Ask ─→ join: Reader, Cache.take ─→ first Token        step: every row's next Token        leave: finished, or nobody waits any more
+    prompt ─→ reading: Prefill, slice by slice ─→ Ask ─→ join: Cache.take ─→ first Token      step: every row's next Token
+                                                                                           leave: finished, or nobody waits any more
 
 A prompt is read by itself, and a row's random numbers are its own: company changes what a row writes by rounding at most.
 
@@ -17,6 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from norma.generate.prefill import Prefill
+from norma.generate.prefixes import Prefixes
 from norma.generate.reading import Reader, check_prompts
 from norma.generate.sampling import Sampling, choose, row_keys
 from norma.lm import LanguageModel
@@ -67,10 +70,13 @@ Written = list[tuple[Ask, Token]]
 
 
 class RunningBatch:
-    """The rows that write now. Made and used in one thread, within ``working_weights(model.transformer, dtype)``."""
+    """The rows that write now. Made and used in one thread, within ``working_weights(model.transformer, dtype)``.
 
-    def __init__(self, model: LanguageModel, dtype: torch.dtype) -> None:
-        self.model, self.network, self.dtype = model, model.transformer, dtype
+    ``prefixes``: where beginnings of prompts are kept; None: each prompt is read from its first token.
+    """
+
+    def __init__(self, model: LanguageModel, dtype: torch.dtype, prefixes: Prefixes | None = None) -> None:
+        self.model, self.network, self.dtype, self.prefixes = model, model.transformer, dtype, prefixes
         self.reader = Reader(model, dtype)
         self.weight = packed(self.network.head_weight().detach().to(dtype))
         self.rows: list[Ask | None] = []
@@ -83,27 +89,34 @@ class RunningBatch:
         return sum(row is not None for row in self.rows)
 
     # ── come and go ──
-    @torch.no_grad()
-    def join(self, asks: Sequence[Ask]) -> Written:
-        """Read ``asks``, all of one prompt, and draw their first tokens. Raises NormaError for a prompt that cannot be read."""
-        prompt = asks[0].prompt
+    def reading(self, prompt: Sequence[int]) -> Prefill:
+        """A prompt to be read before it is joined. Raises NormaError for one that cannot be read."""
         check_prompts(self.model, [prompt])
-        read = self.reader.read([prompt] * len(asks))
+        return Prefill(self.reader, prompt, self.prefixes)
+
+    @torch.no_grad()
+    def join(self, asks: Sequence[Ask], reading: Prefill | None = None) -> Written:
+        """Draw the first tokens of ``asks``, all of one prompt that has been read; None: it is read here, at once."""
+        prompt = asks[0].prompt
+        reading = reading or self.reading(prompt)
+        while (read := reading.done) is None:
+            reading.read(len(prompt))
+        which = read.which.expand(len(asks))
         rows = self._free(len(asks), self.reader.extent(prompt))
         cache = self.cache
         assert cache is not None
         here = torch.tensor(rows, device=self.token.device)
         if self.reader.two_stacks:
             others = torch.tensor([i for i, row in enumerate(self.rows) if row is not None], dtype=torch.int64, device=here.device)
-            cache.remember(here, read.cache, read.which, others)
-        cache.take(here, read.cache, read.which)
+            cache.remember(here, read.cache, which, others)
+        cache.take(here, read.cache, which)
         for row, ask in zip(rows, asks, strict=True):
             self.rows[row] = ask
         self._look()
         self.key[here] = torch.cat([row_keys(ask.sampling.seed, [ask.number], here.device) for ask in asks])
         self.place[here] = 0
-        self.position[here] = read.after[read.which]
-        written = self._draw(read.last[read.which], rows)
+        self.position[here] = read.after[which]
+        written = self._draw(read.last[which], rows)
         self.place[here] = 1
         return written
 

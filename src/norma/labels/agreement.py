@@ -4,10 +4,11 @@
     two raters ─────────────────────────────→ table (categories x categories) ─→ cohen
 
 A unit is one answer under one rule. Missing ratings are simply not counted; a unit that fewer than two people rated says nothing of
-agreement. Each function takes ``weights``, how often each unit counts (1 by default): the bootstrap resamples units by handing in whole
-numbers, and equal units may be given once. A coefficient that is not defined (nobody ever used a second category) is NaN.
+agreement. Each function takes ``weights``, how often each unit counts (1 by default): equal units may be given once. The bootstrap
+resamples units by handing in whole numbers, all resamples at once. A coefficient that is not defined (nobody ever used a second category)
+is NaN.
 
-Letters: U units, C categories, R raters.
+Letters: U units, C categories, R raters, B resamples.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from statsmodels.stats.inter_rater import cohens_kappa
 
 Floats = NDArray[np.float64]
-Statistic = Callable[[Floats], float]
+Statistic = Callable[[Floats], Floats]  # (B, U) how often each unit counts in each resample -> (B,)
 Metric = Literal["nominal", "ordinal", "interval"]
 Scale = Literal["identity", "linear", "quadratic", "ordinal"]
 
@@ -40,13 +40,13 @@ def count_ratings(ratings: ArrayLike, values: ArrayLike | None = None) -> tuple[
     return counts.astype(np.float64), known
 
 
-def _weights(counts: Floats, weights: Floats | None) -> Floats:
-    return np.ones(len(counts)) if weights is None else weights
+def _once(statistic: Statistic, counts: Floats, weights: Floats | None) -> float:
+    return float(statistic((np.ones(len(counts)) if weights is None else weights)[None])[0])
 
 
 def raw_agreement(counts: Floats, weights: Floats | None = None) -> float:
     """The share of agreeing pairs of ratings, averaged over the units with two ratings or more."""
-    return _observed(counts, np.eye(counts.shape[1]))(_weights(counts, weights))
+    return _once(_observed(counts, np.eye(counts.shape[1])), counts, weights)
 
 
 def alpha(counts: Floats, values: Floats | None = None, metric: Metric = "nominal", weights: Floats | None = None) -> float:
@@ -60,11 +60,11 @@ def alpha(counts: Floats, values: Floats | None = None, metric: Metric = "nomina
         counts: (U, C) from ``count_ratings``, the categories in their order.
         values: (C,) the categories' numbers, for ``interval``.
     """
-    return alpha_of(counts, values, metric)(_weights(counts, weights))
+    return _once(alpha_of(counts, values, metric), counts, weights)
 
 
 def alpha_of(counts: Floats, values: Floats | None = None, metric: Metric = "nominal") -> Statistic:
-    """``alpha`` as a function of the (U,) weights, with all that does not depend on them done once: for the bootstrap."""
+    """``alpha`` as a function of (B, U) weights, with all that does not depend on them done once: for the bootstrap."""
     if metric == "interval" and values is None:
         raise ValueError("the interval metric needs the categories' values")
     paired = counts.sum(axis=1) >= 2
@@ -80,18 +80,21 @@ def alpha_of(counts: Floats, values: Floats | None = None, metric: Metric = "nom
         fixed = np.asarray(values, dtype=np.float64) - float(used @ np.asarray(values, dtype=np.float64)) / float(used.sum())
     within = (ratings**2 - (counts**2).sum(axis=1)) / (ratings - 1) if metric == "nominal" else None if fixed is None else spread(fixed)
 
-    def statistic(weights: Floats) -> float:
-        weights = weights[paired]
-        totals = weights @ counts  # how often each category was used
-        if (totals > 0).sum() < 2:
-            return float("nan")
-        n = float(totals.sum())
+    def statistic(weights: Floats) -> Floats:
+        weights = weights[:, paired]
+        totals = weights @ counts  # (B, C) how often each category was used
+        n = totals.sum(axis=1)
         if metric == "nominal":
-            expected = (n**2 - float((totals**2).sum())) / (n - 1)
+            expected = (n**2 - (totals**2).sum(axis=1)) / (n - 1)
         else:
-            x = np.cumsum(totals) - totals / 2 if fixed is None else fixed
-            expected = 2 * (n * float(totals @ x**2) - float(totals @ x) ** 2) / (n - 1)
-        return 1 - float(weights @ (spread(x) if within is None else within)) / expected
+            x = np.cumsum(totals, axis=1) - totals / 2 if fixed is None else np.broadcast_to(fixed, totals.shape)
+            expected = 2 * (n * (totals * x**2).sum(axis=1) - (totals * x).sum(axis=1) ** 2) / (n - 1)
+        if within is None:
+            found = np.array([weight @ spread(ranks) for weight, ranks in zip(weights, x, strict=True)])
+        else:
+            found = weights @ within
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where((totals > 0).sum(axis=1) >= 2, 1 - found / expected, np.nan)
 
     return statistic
 
@@ -116,26 +119,26 @@ def _observed(counts: Floats, agree: Floats) -> Statistic:
     some, size = counts[paired], ratings[paired]
     shares = (some * (some @ agree - 1)).sum(axis=1) / (size * (size - 1))
 
-    def statistic(weights: Floats) -> float:
-        total = float(weights[paired].sum())
-        return float(weights[paired] @ shares) / total if total else float("nan")
+    def statistic(weights: Floats) -> Floats:
+        total = weights[:, paired].sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(weights[:, paired] @ shares / total)
 
     return statistic
 
 
-def _chance_corrected(counts: Floats, agree: Floats, chance_of: Callable[[Floats], float]) -> Statistic:
-    """(p_o - p_e) / (1 - p_e), where p_e follows from the (C,) mean share of each category over the rated units."""
+def _chance_corrected(counts: Floats, agree: Floats, chance_of: Callable[[Floats], Floats]) -> Statistic:
+    """(p_o - p_e) / (1 - p_e), where p_e follows from the (B, C) mean share of each category over the rated units."""
     observed = _observed(counts, agree)
     ratings = counts.sum(axis=1)
     rated = ratings >= 1
     shares = counts[rated] / ratings[rated, None]
 
-    def statistic(weights: Floats) -> float:
-        found = observed(weights)
-        if np.isnan(found):
-            return found
-        chance = chance_of(weights[rated] @ shares / weights[rated].sum())
-        return (found - chance) / (1 - chance) if chance < 1 - 1e-12 else float("nan")
+    def statistic(weights: Floats) -> Floats:
+        weight = weights[:, rated]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chance = chance_of(weight @ shares / weight.sum(axis=1, keepdims=True))
+            return np.where(chance < 1 - 1e-12, (observed(weights) - chance) / (1 - chance), np.nan)
 
     return statistic
 
@@ -146,32 +149,36 @@ def gwet(counts: Floats, agree: Floats | None = None, weights: Floats | None = N
     Gwet (2008), British Journal of Mathematical and Statistical Psychology 61, 29-48; with weights, Gwet (2014), chapter 3.
     ``counts`` must have a column for every category that could be used, also for those that nobody used.
     """
-    return gwet_of(counts, agree)(_weights(counts, weights))
+    return _once(gwet_of(counts, agree), counts, weights)
 
 
 def gwet_of(counts: Floats, agree: Floats | None = None) -> Statistic:
-    """``gwet`` as a function of the (U,) weights: for the bootstrap."""
+    """``gwet`` as a function of (B, U) weights: for the bootstrap."""
     agree, categories = np.eye(counts.shape[1]) if agree is None else agree, counts.shape[1]
     if categories < 2:
-        return lambda weights: float("nan")
+        return lambda weights: np.full(len(weights), np.nan)
     scale = float(agree.sum()) / (categories * (categories - 1))
-    return _chance_corrected(counts, agree, lambda prevalence: scale * float((prevalence * (1 - prevalence)).sum()))
+    return _chance_corrected(counts, agree, lambda shares: scale * (shares * (1 - shares)).sum(axis=1))
 
 
 def fleiss(counts: Floats, agree: Floats | None = None, weights: Floats | None = None) -> float:
     """Fleiss' kappa (1971), for unequal numbers of ratings too (Gwet 2014, equation 2.20): chance is the sum of pi²."""
     agree = np.eye(counts.shape[1]) if agree is None else agree
-    return _chance_corrected(counts, agree, lambda prevalence: float(prevalence @ agree @ prevalence))(_weights(counts, weights))
+    return _once(_chance_corrected(counts, agree, lambda shares: (shares @ agree * shares).sum(axis=1)), counts, weights)
 
 
 def cohen(table: Floats, scale: Literal["identity", "linear", "quadratic"] = "identity") -> float:
     """Cohen's kappa of two raters (1960), or weighted (1968). ``table``: (C, C), how often the one said the row, the other the column."""
-    total = float(table.sum())
-    if total == 0:
-        return float("nan")
-    if abs(float(table.sum(axis=1) @ table.sum(axis=0)) - total**2) < 1e-9 * total**2:
-        return float("nan")  # both always said the same one thing
-    return float(cohens_kappa(table, wt=None if scale == "identity" else scale, return_results=False))
+    return float(_kappas(table[None], scale)[0])
+
+
+def kappa_of(
+    first: NDArray[np.int64], second: NDArray[np.int64], categories: int, scale: Literal["identity", "linear", "quadratic"] = "identity"
+) -> Statistic:
+    """``cohen`` of two raters' (U,) category numbers as a function of (B, U) weights; a negative number is a missing rating."""
+    both = (first >= 0) & (second >= 0)
+    cells = np.eye(categories**2)[first[both] * categories + second[both]]
+    return lambda weights: _kappas((weights[:, both] @ cells).reshape(-1, categories, categories), scale)
 
 
 def pair_table(first: NDArray[np.int64], second: NDArray[np.int64], categories: int, weights: Floats | None = None) -> Floats:
@@ -180,3 +187,13 @@ def pair_table(first: NDArray[np.int64], second: NDArray[np.int64], categories: 
     cells = first[both] * categories + second[both]
     given = None if weights is None else weights[both]
     return np.bincount(cells, given, minlength=categories**2).astype(np.float64).reshape(categories, categories)
+
+
+def _kappas(tables: Floats, scale: Literal["identity", "linear", "quadratic"]) -> Floats:
+    """(B,) kappas of (B, C, C) tables: 1 less the observed disagreement over what chance gives; NaN where both said the same one thing."""
+    apart = np.abs(np.subtract.outer(np.arange(tables.shape[1]), np.arange(tables.shape[1]))).astype(np.float64)
+    distance = {"identity": (apart > 0).astype(np.float64), "linear": apart, "quadratic": apart**2}[scale]
+    chance = tables.sum(axis=2)[:, :, None] * tables.sum(axis=1)[:, None, :]
+    expected = (distance * chance).sum(axis=(1, 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(expected > 0, 1 - (distance * tables).sum(axis=(1, 2)) * tables.sum(axis=(1, 2)) / expected, np.nan)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, func, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -87,6 +88,7 @@ _INDEXES = {
     DRAWS: [Index("draws_by_queue", DRAWS.c.queue)],
     _VERSIONS: [],
 }
+_WAIT_SECONDS = 30  # for another writer's transaction
 _LOCK = 0x6E6F726D61  # "norma": the advisory lock of writers on PostgreSQL
 
 
@@ -94,6 +96,16 @@ def lock(connection: Connection) -> None:
     """One writer at a time, as in SQLite: two that insert the same keys in different orders would else wait for each other for ever."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+
+
+def prepare_sqlite(connection: Any, record: Any) -> None:
+    """What every connection to an SQLite store is set to: readers never wait, a commit is on the disk when it returns."""
+    cursor = connection.cursor()
+    try:
+        for setting in (f"busy_timeout = {_WAIT_SECONDS * 1000}", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            cursor.execute(f"PRAGMA {setting}")
+    finally:
+        cursor.close()
 
 
 def prepare(connection: Connection) -> None:

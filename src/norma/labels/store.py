@@ -31,10 +31,9 @@ from norma.base.files import disk_errors, read_jsonl, write_jsonl
 from norma.base.hashing import digest
 from norma.labels.queues import Drawn
 from norma.labels.rows import Label
-from norma.labels.schema import DRAWS, ITEMS, LABELS, lock, prepare
+from norma.labels.schema import DRAWS, ITEMS, LABELS, lock, prepare, prepare_sqlite
 from norma.spec.types import Item
 
-_WAIT_SECONDS = 30  # for another writer's transaction
 _BATCH = 500
 _FIELDS = [column for column in LABELS.c if column.name != "created"]
 
@@ -64,7 +63,7 @@ class LabelStore:
         if self._engine.dialect.name not in ("sqlite", "postgresql"):
             raise NormaError(f"labels cannot be kept in {self._engine.dialect.name}", where=self._shown, mend="Use SQLite or PostgreSQL")
         if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "connect", prepare_sqlite)
         with self._transaction() as connection:
             prepare(connection)
 
@@ -249,13 +248,3 @@ def _url(place: str | Path) -> URL:
                 "not a database URL", where=place, mend="Give a path, or a URL such as postgresql+psycopg://host/name"
             ) from None
     return URL.create("sqlite", database=str(place))
-
-
-def _prepare_sqlite(connection: Any, record: Any) -> None:
-    cursor = connection.cursor()
-    try:
-        cursor.execute(f"PRAGMA busy_timeout = {_WAIT_SECONDS * 1000}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-    finally:
-        cursor.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from norma.nn.config import ModelConfig
-from norma.nn.layers import Linear, activate, together
+from norma.nn.layers import Linear, activated, gated
 
 
 class FeedForward(nn.Module):
@@ -21,9 +21,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gate is None:
-            inner = activate(self.activation, self.up(x))
+            inner = activated(self.up, self.activation, x)
         else:
-            gate, up = together((self.gate, self.up), x)
-            inner = activate(self.activation, gate) * up
+            inner = gated(self.gate, self.up, self.activation, x)
         out: Tensor = self.down(inner)
         return out

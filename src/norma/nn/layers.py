@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from norma.nn import kernels
 from norma.nn.config import Activation, ModelConfig
+from norma.nn.kernels.linear import learns, linear
 
 
 class Linear(nn.Linear):
@@ -20,8 +21,7 @@ class Linear(nn.Linear):
     working: Tensor | None = None  # the weight in the working type while `working_weights` holds
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.working if self.working is not None else self.weight.to(x.dtype)
-        return product(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+        return product(x, self.weight if self.working is None else self.working, self.bias)
 
     def work_in(self, dtype: torch.dtype | None) -> None:
         """Keep the weight in ``dtype`` as well, until called with None."""
@@ -40,7 +40,10 @@ def packed(weight: Tensor) -> Tensor:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b; the weight may be :func:`packed`."""
+    """x W^T + b in the type of ``x``; the weight may be :func:`packed`."""
+    if learns(x, weight):
+        return linear(x, [weight], [bias])
+    bias = None if bias is None else bias.to(x.dtype)
     if not weight.is_mkldnn:
         return F.linear(x, weight.to(x.dtype), bias)
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -100,6 +103,8 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight if not self.offset else self.weight + self.offset
+        if kernels.norms(x, weight) and (self.bias is None or self.bias.dtype == torch.float32):
+            return kernels.layer_norm(x, weight, self.bias, self.eps)
         return F.layer_norm(x, (x.shape[-1],), weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype), self.eps)
 
 
@@ -109,13 +114,24 @@ def together(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
     A wide product runs nearer to the machine's peak than narrow ones (measured: 4 to 10%). Joining the weights is a copy, which
     only many tokens are worth; layers that are more than a plain :class:`Linear` (LoRA) run by themselves.
     """
+    joint = joined(layers, x)
+    if joint is None:
+        return [layer(x) for layer in layers]
+    widths: list[Any] = [layer.out_features for layer in layers]
+    return list(torch.split(joint, widths, dim=-1))
+
+
+def joined(layers: Sequence[nn.Module], x: Tensor) -> Tensor | None:
+    """What :func:`together` gives, side by side as one product makes it; None where the layers run by themselves."""
     layers = [layer.get_submodule("base") if getattr(layer, "off", False) else layer for layer in layers]  # LoRA, switched off
     plain = [layer for layer in layers if type(layer) is Linear and layer.working is None]
     if len(plain) < len(layers) or x.numel() < JOIN * x.shape[-1]:
-        return [layer(x) for layer in layers]
+        return None
+    if all(learns(x, layer.weight) for layer in plain):
+        return linear(x, [layer.weight for layer in plain], [layer.bias for layer in plain])
     weight = torch.cat([layer.weight.to(x.dtype) for layer in plain])
     bias = None if plain[0].bias is None else torch.cat([layer.bias.to(x.dtype) for layer in plain])
-    return list(torch.split(F.linear(x, weight, bias), [layer.out_features for layer in plain], dim=-1))
+    return F.linear(x, weight, bias)
 
 
 JOIN = 2048  # tokens from which layers that read the same are joined
@@ -141,3 +157,21 @@ def activate(name: Activation, x: Tensor) -> Tensor:
         # (1 + tanh u) / 2 = sigmoid(2 u): the same function, and a compiled kernel's exp is cheaper than its tanh.
         return x * torch.sigmoid(x * (1.5957691216057308 + 0.07135481627260025 * x * x))
     return F.gelu(x, approximate="tanh" if name == "gelu_tanh" else "none")
+
+
+def activated(layer: nn.Module, name: Activation, x: Tensor) -> Tensor:
+    """act(layer(x)). Our own kernel adds a plain layer's bias where it computes the activation, and sums its gradient there."""
+    if type(layer) is Linear and layer.working is None and kernels.activates(x, layer.out_features):
+        return kernels.activation(product(x, layer.weight), layer.bias, name)
+    return activate(name, layer(x))
+
+
+def gated(gate: nn.Module, up: nn.Module, name: Activation, x: Tensor) -> Tensor:
+    """act(gate(x)) * up(x) (Shazeer, 2002.05202), where one product gives both without taking that apart."""
+    joint = joined((gate, up), x)
+    if joint is None:
+        return activate(name, gate(x)) * up(x)
+    if kernels.activates(joint, joint.shape[-1] // 2):
+        return kernels.gated(joint, name)
+    left, right = joint.chunk(2, dim=-1)
+    return activate(name, left) * right

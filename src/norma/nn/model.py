@@ -17,7 +17,7 @@ from norma.nn.attention import Watch
 from norma.nn.cache import Cache
 from norma.nn.config import ModelConfig
 from norma.nn.initialise import initialise
-from norma.nn.layers import Linear, activate, make_norm, product
+from norma.nn.layers import Linear, activated, make_norm, product
 from norma.nn.mask import Mask
 from norma.nn.positions import follow
 from norma.nn.stack import Memory, Stack
@@ -142,7 +142,7 @@ class Transformer(nn.Module):
     def features(self, hidden: Tensor) -> Tensor:
         """What the head's rows are compared with (..., W): transformed where the head has it, times ``logit_scale``."""
         if self.head_transform is not None and self.head_norm is not None:
-            hidden = self.head_norm(activate(self.config.activation, self.head_transform(hidden)))
+            hidden = self.head_norm(activated(self.head_transform, self.config.activation, hidden))
         return hidden if self.config.logit_scale == 1.0 else hidden * self.config.logit_scale
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from norma.nn import kernels
 from norma.nn.config import ModelConfig, RotaryScaling
 
 
@@ -41,6 +42,8 @@ def rotary_table(config: ModelConfig, positions_BT: Tensor, theta: float, dtype:
 
 def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
     """Turn pairs of features by the angle of their position: pairs (i, i + n) of the first 2n features, or (2i, 2i + 1)."""
+    if not interleaved and kernels.rotates(x_BHTD, cos):
+        return kernels.rotary(x_BHTD, cos, sin)
     size = 2 * cos.shape[-1]
     turned, rest = (x_BHTD, None) if size == x_BHTD.shape[-1] else (x_BHTD[..., :size], x_BHTD[..., size:])
     if interleaved:

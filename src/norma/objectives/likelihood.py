@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from norma.nn import kernels
+from norma.nn.kernels.linear import add_weight_gradient, adds
 from norma.text.packing import IGNORE
 
 CHUNK = 2048  # tokens whose logits exist at one time
@@ -89,7 +90,9 @@ class _Sums:
             self.bias += p.sum(0, dtype=torch.float32)
         if self.hidden is not None:
             torch.mm(p, w, out=self.hidden[rows])
-        if self.weight is not None:
+        if self.weight is not None and adds(self.weight, p):
+            add_weight_gradient(self.weight, p, h)
+        elif self.weight is not None:
             self.weight += torch.mm(p.t(), h)
 
 

@@ -75,6 +75,8 @@ def build_app(
     ruling = ruling or (None if spec is None else Ruling(spec))
     admission = admission or Admission()
     meters = Meters(lambda: backend.load, lambda: int(getattr(getattr(backend, "thread", None), "busy_rows", 0)))
+    if (prefixes := getattr(getattr(backend, "thread", None), "prefixes", None)) is not None:
+        meters.watch(prefixes)
     service = Service(backend, ruling, admission, meters, audit, loop, consent)
     chat_, completions_, embeddings_, feedback_ = Chat(service), Completions(service), Embeddings(service), Feedback(service)
 

@@ -1,11 +1,12 @@
 """One model, one thread, many requests side by side (continuous batching; Orca, Yu et al., OSDI 2022).
 
-    write(asks) ─→ inbox ─→ the model's thread:  join what waits while rows are free ─→ one step for all rows ─→ pieces to the event loops
+    write(asks) ─→ inbox ─→ the model's thread:  read a slice of what waits ─→ one step for all rows ─→ pieces to the event loops
     call(work)  ─→ inbox ─→                      between two steps
                                                  rows whose reader has gone leave before the next step
 
-First come, first served; a request that finds no free row waits. When too many wait, ``Busy`` says so at once. A step that fails fails the
-requests that were in it, and the next one begins with an empty batch.
+First come, first served; a request that finds no free row waits. Prompts are read in slices, in turn: a long one holds up neither those
+who write nor the short one behind it. When too many wait, ``Busy`` says so at once. A step that fails fails the requests that were in it,
+and the next one begins with an empty batch.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import torch
 
 from norma.base.platform import working_dtype
 from norma.generate.engine import end_ids
+from norma.generate.prefill import Prefill
+from norma.generate.prefixes import Prefixes
 from norma.generate.running import Ask, RunningBatch, Written
 from norma.generate.speech import Said, Speech
 from norma.lm import LanguageModel
@@ -35,7 +38,8 @@ from norma.serve.worker import Busy
 log = logging.getLogger("norma.serve")
 T = TypeVar("T")
 ROWS = 16  # answers written side by side
-READ = 512  # prompt tokens that are read between two steps while others wait for their next token
+SLICE = 256  # prompt tokens that are read between two steps while others wait for their next token
+PREFIXES = 256 * 2**20  # bytes of the prompts' beginnings that are kept
 
 
 @dataclass(eq=False)
@@ -58,6 +62,14 @@ class _Row:
 
 
 @dataclass(eq=False)
+class _Turn:
+    """Answers to one prompt, which is being read."""
+
+    rows: list[_Row]
+    prefill: Prefill
+
+
+@dataclass(eq=False)
 class _Call:
     work: Callable[[], Any]
     future: Future[Any]
@@ -70,15 +82,28 @@ class ModelThread:
         rows: answers that are written side by side.
         waiting: requests that wait or run before further ones are refused.
         dtype: to compute in (default: what this machine multiplies best).
+        slice: prompt tokens that are read between two steps while others write.
+        prefixes: bytes of prompts' beginnings to keep (:mod:`norma.generate.prefixes`); 0: none.
     """
 
-    def __init__(self, model: LanguageModel, *, rows: int = ROWS, waiting: int = 64, dtype: torch.dtype | None = None) -> None:
-        self.model, self.rows, self._limit = model, rows, waiting
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        rows: int = ROWS,
+        waiting: int = 64,
+        dtype: torch.dtype | None = None,
+        slice: int = SLICE,
+        prefixes: int = PREFIXES,
+    ) -> None:
+        self.model, self.rows, self._limit, self.slice = model, rows, waiting, slice
+        self.prefixes = Prefixes(prefixes) if prefixes else None
         self.dtype = dtype or working_dtype()
         self.ends = end_ids(model)
         self._inbox: queue.SimpleQueue[list[_Row] | _Request | _Call | None] = queue.SimpleQueue()
         self._requests: set[_Request] = set()  # touched by event loops only
         self._waiting: deque[_Row] = deque()
+        self._reading: deque[_Turn] = deque()
         self._writing: dict[int, _Row] = {}  # id(ask) -> row
         self.busy_rows = 0
         self._seconds = 1.0  # a moving mean of what a request takes
@@ -144,18 +169,19 @@ class ModelThread:
     def _run(self) -> None:
         self.model.transformer.eval()
         with working_weights(self.model.transformer, self.dtype), torch.no_grad():
-            batch = RunningBatch(self.model, self.dtype)
+            batch = RunningBatch(self.model, self.dtype, self.prefixes)
             while self._take_in(batch):
                 try:
                     self._admit(batch)
+                    self._read(batch)
                     if batch.busy:
                         self._hear(batch, batch.step())
                 except Exception as error:
                     log.error("the batch failed", exc_info=error)
                     self._fail([*self._writing.values()], error)
-                    batch = RunningBatch(self.model, self.dtype)
+                    batch = RunningBatch(self.model, self.dtype, self.prefixes)
                 self.busy_rows = batch.busy
-        self._fail([*self._writing.values(), *self._waiting], Busy(60))
+        self._fail([*self._writing.values(), *(row for turn in self._reading for row in turn.rows), *self._waiting], Busy(60))
         while True:
             try:
                 left = self._inbox.get_nowait()
@@ -168,7 +194,7 @@ class ModelThread:
 
     def _take_in(self, batch: RunningBatch) -> bool:
         """Read the inbox, waiting for news while there is nothing to do; False: it is over."""
-        idle = not batch.busy and not self._waiting
+        idle = not batch.busy and not self._reading and not self._waiting
         while True:
             try:
                 news = self._inbox.get(block=idle)
@@ -198,30 +224,43 @@ class ModelThread:
         for row in gone:
             del self._writing[id(row.ask)]
         self._waiting = deque(row for row in self._waiting if row.request is not request)
+        self._reading = deque(turn for turn in self._reading if turn.rows[0].request is not request)
         self.busy_rows = batch.busy
 
     def _admit(self, batch: RunningBatch) -> None:
-        """Let waiting rows join; answers to one prompt read it once. While others write, only so much is read between two steps."""
-        read, writing = 0, bool(batch.busy)
-        while self._waiting and batch.busy < self.rows and not (writing and read >= READ):
+        """Let waiting rows begin to be read; answers to one prompt read it once."""
+        while self._waiting and (free := self.rows - batch.busy - sum(len(turn.rows) for turn in self._reading)) > 0:
             first = self._waiting[0]
-            together = [self._waiting.popleft()]
+            together: list[_Row] = []
             while (
                 self._waiting
-                and batch.busy + len(together) < self.rows
+                and len(together) < free
                 and self._waiting[0].request is first.request
                 and self._waiting[0].ask.prompt == first.ask.prompt
             ):
                 together.append(self._waiting.popleft())
             if first.request.gone:
                 continue
-            read += len(first.ask.prompt)
-            self._writing |= {id(row.ask): row for row in together}
             try:
-                self._hear(batch, batch.join([row.ask for row in together]))
+                self._reading.append(_Turn(together, batch.reading(first.ask.prompt)))
             except Exception as error:  # what cannot be read is its own request's trouble
-                batch.leave(row.ask for row in together)
                 self._fail(together, error)
+
+    def _read(self, batch: RunningBatch) -> None:
+        """A slice of each prompt in turn; those that have been read begin to write. While others write, only so much between two steps."""
+        read = 0
+        while self._reading and (left := (self.slice if batch.busy else 4 * self.slice) - read) > 0:
+            turn = self._reading.popleft()
+            try:
+                read += turn.prefill.read(left)
+                if turn.prefill.done is None:
+                    self._reading.append(turn)
+                    continue
+                self._writing |= {id(row.ask): row for row in turn.rows}
+                self._hear(batch, batch.join([row.ask for row in turn.rows], turn.prefill))
+            except Exception as error:
+                batch.leave(row.ask for row in turn.rows)
+                self._fail(turn.rows, error)
 
     def _hear(self, batch: RunningBatch, written: Written) -> None:
         """Tokens to text to readers; finished rows leave."""
@@ -248,6 +287,7 @@ class ModelThread:
             self._writing.pop(id(row.ask), None)
         requests = list(dict.fromkeys(row.request for row in rows))
         self._waiting = deque(row for row in self._waiting if row.request not in requests)
+        self._reading = deque(turn for turn in self._reading if turn.rows[0].request not in requests)
         _tell([(request, error) for request in requests])
 
 

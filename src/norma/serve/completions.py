@@ -2,6 +2,7 @@
 
     prompt: text, ids, or several of either ─→ ids ─┬─ echo: log p of every token of the prompt (one reading, no writing)
                                                     └─ rows of the running batch ─→ text, tokens, log p
+    with --upstream: passed on (``passing``)                 ─→ audit
 
 ``echo`` with ``logprobs`` is how evaluation programs (EleutherAI's lm-eval, ``local-completions``) score given answers. No spec is applied
 here: a raw text has no roles, and its rules nowhere to stand.
@@ -21,14 +22,16 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.responses import Response
 
-from norma.base.errors import NormaError
 from norma.generate.running import Token
 from norma.serve.answering import Answer, Job, bounded, room
-from norma.serve.chat import Service, as_api, reply, sse, unless_gone
+from norma.serve.audit import Served
+from norma.serve.chat import Service, reply, said_yes, unless_gone
+from norma.serve.keys import Key
 from norma.serve.local import Local, finite
+from norma.serve.passing import PassedOn, prompt_texts, told
 from norma.serve.protocol import ApiError, SamplingFields, Text, unsupported, usage
-from norma.serve.record import facts
-from norma.serve.worker import Busy
+from norma.serve.record import Facts, facts
+from norma.serve.upstream import Upstream
 from norma.spec import Item
 
 MAX_PROMPTS, DEFAULT_TOKENS = 64, 16
@@ -52,7 +55,7 @@ class CompletionRequest(SamplingFields):
 
 
 class Completions:
-    """Answers completion requests; only a model in this process knows tokens well enough."""
+    """Answers completion requests: with a model in this process, or through another server."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -62,30 +65,29 @@ class Completions:
         service.known(body.model)
         service.room()
         local = service.backend
-        if not isinstance(local, Local):
-            raise ApiError(501, "plain completions are offered only for a model in this process")
-        if body.stream and body.echo:
-            raise unsupported("echo with stream")
         if body.max_tokens == 0 and not body.echo:
             raise ApiError(400, "max_tokens: 0 is for 'echo': true", param="max_tokens", code="invalid_value")
+        turn = _Turn(service, body, key, known, said_yes(request.headers.get("x-norma-consent"), service.consent))
+        if isinstance(local, Upstream):
+            asked = body.model_dump(exclude_unset=True)
+            passed = PassedOn(local, asked, len(turn.prompts), key.max_tokens)
+            if body.stream:
+                return turn.streamed(turn.passed(passed))
+            choices = await unless_gone(passed.whole(), request)
+            await turn.close(passed.texts, passed.usage)
+            return reply({**turn.head, "choices": choices, "usage": passed.usage})
+        if not isinstance(local, Local):
+            raise ApiError(501, "plain completions are offered only for a model in this process, or behind --upstream")
+        if body.stream and body.echo:
+            raise unsupported("echo with stream")
         prompts = await asyncio.to_thread(_prompts, body, local)
         jobs = [self._job(body, ids, key.max_tokens) for ids in prompts]
-        head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": local.name}
-        known.answer, read = str(head["id"]), sum(map(len, prompts))
         if body.stream:
-            known.stream = True
-            with_usage = body.stream_options is not None and body.stream_options.include_usage
-
-            def spent(written: int) -> dict[str, int]:
-                service.spend(key, known, read, written)
-                return usage(read, written)
-
-            events = _events(local, jobs, head, known.speaks, spent, with_usage)
-            return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+            return turn.streamed(turn.written(local, jobs))
         made = await unless_gone(asyncio.gather(*(_prompt(local, body, job, i) for i, job in enumerate(jobs))), request)
-        written = sum(count for _, count in made)
-        service.spend(key, known, read, written)
-        return reply({**head, "choices": [c for choices, _ in made for c in choices], "usage": usage(read, written)})
+        choices, counts = [c for choices, _ in made for c in choices], usage(sum(map(len, prompts)), sum(count for _, count in made))
+        await turn.close([c["text"] for c in choices], counts)
+        return reply({**turn.head, "choices": choices, "usage": counts})
 
     def _job(self, body: CompletionRequest, ids: tuple[int, ...], most: int | None) -> Job:
         wanted = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
@@ -159,25 +161,73 @@ def _top(entry: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-async def _events(
-    local: Local, jobs: Sequence[Job], head: Mapping[str, Any], speaks: Any, spent: Any, with_usage: bool
-) -> AsyncIterator[str]:
-    """Prompt after prompt; the choices of each side by side."""
-    written = 0
-    try:
+class _Turn:
+    """One request's id, and what is written down of it."""
+
+    def __init__(self, service: Service, body: CompletionRequest, key: Key, known: Facts, consent: bool) -> None:
+        self.service, self.body, self.key, self.known, self.consent = service, body, key, known, consent
+        self.prompts = prompt_texts(body.prompt)
+        name = service.backend.name
+        self.head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": name}
+        known.answer = str(self.head["id"])
+
+    async def close(self, texts: Sequence[str], counts: Mapping[str, int]) -> None:
+        """Count the tokens; the audit has the answers when this returns."""
+        self.service.spend(self.key, self.known, counts["prompt_tokens"], counts["completion_tokens"])
+        if self.service.audit is not None:
+            await asyncio.to_thread(self.service.audit.add, [self._row(i, text) for i, text in enumerate(texts)])
+
+    def _row(self, index: int, text: str) -> Served:
+        prompt = self.prompts[index // (self.body.n or 1)]
+        return Served(
+            answer=str(self.head["id"]),
+            choice=index,
+            key=self.key.id,
+            model=self.service.backend.name,
+            spec="",
+            spec_digest="",
+            language="",
+            messages=[{"role": "user", "content": prompt}],
+            facts={},
+            response=text,
+            action="served",
+            tried=1,
+            reward=None,
+            status="none",
+            verdicts=[],
+            consent=self.consent,
+        )
+
+    # ── streaming ──
+    def streamed(self, events: AsyncIterator[Any]) -> Response:
+        self.known.stream = True
+        return StreamingResponse(told(events), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def _end(self, texts: Sequence[str], counts: Mapping[str, int]) -> AsyncIterator[dict[str, Any]]:
+        await self.close(texts, counts)
+        if self.body.stream_options is not None and self.body.stream_options.include_usage:
+            yield {**self.head, "choices": [], "usage": dict(counts)}
+
+    async def passed(self, passed: PassedOn) -> AsyncIterator[dict[str, Any]]:
+        async with aclosing(passed.events()) as several:
+            async for choices in several:
+                self.known.speaks()
+                yield {**self.head, "choices": choices}
+        async for event in self._end(passed.texts, passed.usage):
+            yield event
+
+    async def written(self, local: Local, jobs: Sequence[Job]) -> AsyncIterator[dict[str, Any]]:
+        """Prompt after prompt; the choices of each side by side."""
+        texts, written = [""] * sum(job.choices for job in jobs), 0
         for number, job in enumerate(jobs):
-            at = [0] * job.choices
             async with aclosing(local.write(job)) as pieces:
                 async for index, piece in pieces:
-                    speaks()
-                    table = None if job.top is None else _table(piece.logprobs, at[index])
-                    at[index] += len(piece.text)
-                    choice = {"index": number * job.choices + index, "text": piece.text, "logprobs": table}
-                    yield sse({**head, "choices": [{**choice, "finish_reason": piece.finish or None}]})
+                    self.known.speaks()
+                    place = number * job.choices + index
+                    table = None if job.top is None else _table(piece.logprobs, len(texts[place]))
+                    texts[place] += piece.text
+                    choice = {"index": place, "text": piece.text, "logprobs": table, "finish_reason": piece.finish or None}
+                    yield {**self.head, "choices": [choice]}
                     written += piece.tokens if piece.finish else 0
-        counts = spent(written)
-        if with_usage:
-            yield sse({**head, "choices": [], "usage": counts})
-        yield "data: [DONE]\n\n"
-    except (NormaError, ApiError, Busy) as error:
-        yield sse(as_api(error).body())
+        async for event in self._end(texts, usage(sum(job.prompt_tokens for job in jobs), written)):
+            yield event

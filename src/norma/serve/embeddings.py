@@ -1,8 +1,9 @@
-"""``POST /v1/embeddings``: texts as vectors of length 1 (``norma.lm.embedding``)."""
+"""``POST /v1/embeddings``: texts as vectors of length 1 (``norma.lm.embedding``), or as another server makes them (``passing``)."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from norma.base.errors import NormaError
-from norma.serve.chat import Service, reply
+from norma.serve.chat import Service, reply, unless_gone
 from norma.serve.local import Local, embedder
-from norma.serve.protocol import ApiError, Text, usage
+from norma.serve.passing import embeddings
+from norma.serve.protocol import ApiError, Text
 from norma.serve.record import facts
+from norma.serve.upstream import Upstream
 
 MAX_TEXTS = 256
 
@@ -42,8 +45,11 @@ class Embeddings:
         service, local = self.service, self.service.backend
         service.known(body.model)
         service.room()
+        if isinstance(local, Upstream):
+            passed, count = await unless_gone(embeddings(local, body.model_dump(exclude_unset=True)), request)
+            return self._reply(request, passed, count)
         if not isinstance(local, Local):
-            raise ApiError(501, "embeddings are offered only for a model in this process")
+            raise ApiError(501, "embeddings are offered only for a model in this process, or behind --upstream")
         if body.dimensions not in (None, local.model.config.width):
             message = f"dimensions: this model's vectors have {local.model.config.width} numbers"
             raise ApiError(400, message, param="dimensions", code="invalid_value")
@@ -53,14 +59,16 @@ class Embeddings:
             raise ApiError(501, str(error)) from None
         texts = [body.input] if isinstance(body.input, str) else body.input
         vectors, count = await local.embed(texts)
-        service.spend(request.state.key, facts(request.scope), count, 0)
         data = [
             {"object": "embedding", "index": i, "embedding": _base64(v) if body.encoding_format == "base64" else v}
             for i, v in enumerate(vectors)
         ]
-        counts: dict[str, Any] = usage(count, 0)
-        del counts["completion_tokens"]
-        return reply({"object": "list", "data": data, "model": local.name, "usage": counts})
+        return self._reply(request, data, count)
+
+    def _reply(self, request: Request, data: Sequence[Mapping[str, Any]], count: int) -> Response:
+        self.service.spend(request.state.key, facts(request.scope), count, 0)
+        counts = {"prompt_tokens": count, "total_tokens": count}
+        return reply({"object": "list", "data": data, "model": self.service.backend.name, "usage": counts})
 
 
 def _base64(vector: list[float]) -> str:

@@ -14,7 +14,7 @@ from norma.generate.running import Ask, Token, prompt_tokens
 from norma.generate.sampling import Sampling
 from norma.lm import LanguageModel
 from norma.serve.answering import Job, Piece, Pieces
-from norma.serve.batching import ROWS, ModelThread
+from norma.serve.batching import PREFIXES, ROWS, SLICE, ModelThread
 from norma.serve.constraint import JsonConstraints
 from norma.serve.protocol import for_model
 from norma.spec import Message
@@ -28,11 +28,19 @@ class Local:
     gifts = frozenset({"logprobs", "response_format"})
 
     def __init__(
-        self, model: LanguageModel, name: str | None = None, *, rows: int = ROWS, waiting: int = 64, dtype: torch.dtype | None = None
+        self,
+        model: LanguageModel,
+        name: str | None = None,
+        *,
+        rows: int = ROWS,
+        waiting: int = 64,
+        dtype: torch.dtype | None = None,
+        slice: int = SLICE,
+        prefixes: int = PREFIXES,
     ) -> None:
         self.model, self.name = model, name or model.name
         self.positions: int | None = model.config.max_positions
-        self.thread = ModelThread(model, rows=rows, waiting=waiting, dtype=dtype)
+        self.thread = ModelThread(model, rows=rows, waiting=waiting, dtype=dtype, slice=slice, prefixes=prefixes)
         self.constraints = JsonConstraints(model, self.thread.ends)
         # Whether <|end|> in a text is a token or text is a property of the shared tokenizer: two threads must not encode at once.
         self._encoding = threading.Lock()
@@ -57,10 +65,12 @@ class Local:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a plain text that is to be continued, with what this model's texts begin with."""
-        bos = self.model.tokenizer.bos_id
-        begin = [] if bos is None or self.model.tokenizer.config.get("add_bos_token") is False else [bos]
+        tokenizer = self.model.tokenizer
+        spelled = tokenizer.special("bos_token")
+        said = bool(spelled) and text.startswith(spelled)  # programs that decode what they have encoded spell it out
+        begin = [] if tokenizer.bos_id is None or (tokenizer.config.get("add_bos_token") is False and not said) else [tokenizer.bos_id]
         with self._encoding:
-            return tuple(begin + self.model.tokenizer.encode(text))
+            return tuple(begin + tokenizer.encode(text.removeprefix(spelled) if said else text))
 
     async def write(self, job: Job) -> Pieces:
         makes = None if job.schema is None else self.constraints.maker(job.schema)

@@ -10,14 +10,19 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from norma.generate.prefixes import Prefixes
 
 log = logging.getLogger("norma.serve.requests")
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -66,8 +71,23 @@ class Meters:
         Gauge("norma_requests_waiting_or_running", "Requests now", **shared).set_function(lambda: float(load()))
         Gauge("norma_rows_writing", "Answers being written now", **shared).set_function(lambda: float(rows()))
 
+    def watch(self, prefixes: Prefixes) -> None:
+        """Report what the cache of prompts' beginnings holds, and how often it helps."""
+        self.registry.register(_PrefixMetrics(prefixes))
+
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _PrefixMetrics(Collector):
+    def __init__(self, prefixes: Prefixes) -> None:
+        self.prefixes = prefixes
+
+    def collect(self) -> Iterator[Metric]:
+        held = self.prefixes
+        yield CounterMetricFamily("norma_prefix_asked_tokens", "Prompt tokens looked up in the cache of beginnings", held.asked)
+        yield CounterMetricFamily("norma_prefix_found_tokens", "Prompt tokens that did not have to be read", held.found)
+        yield GaugeMetricFamily("norma_prefix_bytes", "Held by the cache of beginnings", held.bytes)
 
 
 class Recorder:

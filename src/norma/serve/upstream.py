@@ -1,15 +1,17 @@
 """Another OpenAI-compatible server as a backend: Norma's spec, keys, limits and audit in front of vLLM, llama.cpp, Ollama or a provider.
 
     Job ─→ POST URL/chat/completions, streamed ─→ server-sent events ─→ Pieces
+    raw texts (``passing``) ─→ POST URL/completions, URL/embeddings ─→ as the client asked
 
-Always streamed, whatever the client asked for: a client that goes away then stops the other server's work too. Fields that the client left
-out are left out here, so that the other server's defaults hold.
+Chat is always streamed, whatever the client asked for: a client that goes away then stops the other server's work too. Fields that the
+client left out are left out here, so that the other server's defaults hold.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -110,6 +112,32 @@ class Upstream:
         return {**body, **job.passed_on}
 
     async def write(self, job: Job) -> Pieces:
+        async with aclosing(self.events("chat/completions", self._body(job))) as events:
+            async for item in self._pieces(events, job):
+                yield item
+
+    async def whole(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The other server's answer to a request that is not streamed."""
+        async with self._ask(path, body) as response:
+            try:
+                found = json.loads(await response.aread())
+            except ValueError:
+                raise _broken("sent something that is not JSON") from None
+        if not isinstance(found, dict):
+            raise _broken("sent something else than an object")
+        return found
+
+    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
+        """The events of a streamed answer."""
+        async with self._ask(path, body) as response:
+            async for event in _events(response):
+                if "error" in event:
+                    raise _broken(f"broke off: {_message(event)}")
+                yield event
+
+    @asynccontextmanager
+    async def _ask(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
+        """An answer whose body is still to come. Raises Busy, and ApiError for whatever goes wrong there, also while the body is read."""
         if self.full:
             raise Busy(self.patience())
         if self._client is None:
@@ -120,11 +148,10 @@ class Upstream:
             )
         self.load += 1
         try:
-            async with self._client.stream("POST", f"{self.url}/chat/completions", json=self._body(job)) as response:
+            async with self._client.stream("POST", f"{self.url}/{path}", json=body) as response:
                 if response.status_code != 200:
                     raise _refused(response, await response.aread())
-                async for item in self._pieces(response, job):
-                    yield item
+                yield response
         except httpx.TimeoutException:
             raise ApiError(504, "the upstream server does not answer in time", code="upstream_timeout") from None
         except httpx.HTTPError as error:
@@ -132,18 +159,16 @@ class Upstream:
         finally:
             self.load -= 1
 
-    async def _pieces(self, response: httpx.Response, job: Job) -> AsyncIterator[tuple[int, Piece]]:
+    async def _pieces(self, events: AsyncIterator[Mapping[str, Any]], job: Job) -> AsyncIterator[tuple[int, Piece]]:
         finishes: dict[int, str] = {}
         read = written = 0
-        async for event in _events(response):
-            if "error" in event:
-                raise ApiError(502, f"the upstream server broke off: {_message(event)}", code="upstream_error")
+        async for event in events:
             counts = event.get("usage") or {}
             read, written = counts.get("prompt_tokens", read), counts.get("completion_tokens", written)
             for choice in event.get("choices", ()):
                 index, delta = int(choice.get("index", 0)), choice.get("delta") or {}
                 if not 0 <= index < job.choices:
-                    raise ApiError(502, "the upstream server sent a choice that was not asked for", code="upstream_error")
+                    raise _broken("sent a choice that was not asked for")
                 text = delta.get("content") or ""
                 entries = tuple(((choice.get("logprobs") or {}).get("content")) or ()) if job.top is not None else ()
                 if text or entries:
@@ -151,7 +176,7 @@ class Upstream:
                 if choice.get("finish_reason"):
                     finishes[index] = choice["finish_reason"]
         if len(finishes) < job.choices:
-            raise ApiError(502, "the upstream server's answer ended too early", code="upstream_error")
+            raise _broken("ended its answer too early")
         for index, finish in sorted(finishes.items()):  # the counts come last, for all choices together
             first = index == 0
             yield index, Piece("", finish if finish in _FINISHES else "stop", written if first else 0, read=read if first else 0)
@@ -169,9 +194,13 @@ async def _events(response: httpx.Response) -> AsyncIterator[Mapping[str, Any]]:
             try:
                 event = json.loads(data)
             except ValueError:
-                raise ApiError(502, "the upstream server sent something that is not JSON", code="upstream_error") from None
+                raise _broken("sent something that is not JSON") from None
             if isinstance(event, dict):
                 yield event
+
+
+def _broken(what: str) -> ApiError:
+    return ApiError(502, f"the upstream server {what}", code="upstream_error")
 
 
 def _refused(response: httpx.Response, body: bytes) -> ApiError:
@@ -189,7 +218,7 @@ def _refused(response: httpx.Response, body: bytes) -> ApiError:
         message = ""
     if 400 <= status < 500:
         return ApiError(400, f"the upstream server refuses this request: {message or status}", code="upstream_refused")
-    return ApiError(502, f"the upstream server failed ({status})", code="upstream_error")
+    return _broken(f"failed ({status})")
 
 
 def _message(body: Any) -> str:

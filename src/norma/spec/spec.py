@@ -17,6 +17,7 @@ from norma.base.strict_yaml import Document, parse_yaml
 from norma.spec import compose, languages, loader, registry, render, shipped
 from norma.spec import resolve as resolution
 from norma.spec.expression import variables
+from norma.spec.include import Joined
 from norma.spec.rule import Rule, rule_from
 from norma.spec.schema import CheckerEntry, ComposeEntry, Mode, Role, SpecFile, Split, plain
 from norma.spec.types import Checker, Item, Message, Resolution, Reward, Standing, Status, Verdict
@@ -66,9 +67,15 @@ class Spec:
         return Spec(file, document, source, checkers)
 
     @staticmethod
-    def parse(text: str, name: str = "<spec>", *, checkers: bool = True) -> Spec:
-        """A spec from YAML text."""
-        return Spec(*loader.parse(text, name), None, checkers)
+    def parse(text: str, name: str = "<spec>", *, path: Path | None = None, checkers: bool = True) -> Spec:
+        """A spec from YAML text. ``path``: the file that the text is to stand in, from which what it includes is looked for."""
+        return Spec(*loader.parse(text, name, path), None, checkers)
+
+    @property
+    def included(self) -> tuple[str, ...]:
+        """The files, other than the main one, that rules of this spec stand in."""
+        origins = self.document.origins.values() if isinstance(self.document, Joined) else ()
+        return tuple(dict.fromkeys(document.name for document, _ in origins if document.name != self.document.name))
 
     def one_file(self) -> str:
         """The spec as the text of one file, what it includes written out; a file that includes nothing stays as people wrote it."""

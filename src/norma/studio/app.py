@@ -25,6 +25,7 @@ from norma.studio import pages
 from norma.studio.place import Place
 from norma.studio.routes import annotate, chat, compliance, entrance, look, people, runs, spec
 from norma.studio.security import LOOPBACK, Shield, ToLogin
+from norma.studio.words import language_of, said
 
 log = logging.getLogger("norma.studio")
 HERE = Path(__file__).parent
@@ -61,14 +62,15 @@ def build_app(place: Place, *, hosts: frozenset[str] = LOOPBACK, say: Callable[[
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, NormaError)
-        body = {"error": error.what, "where": error.where, "mend": error.mend}
+        language = language_of(request)
+        body = {"error": said(error.what, language), "where": error.where, "mend": said(error.mend or "", language) or None}
         return JSONResponse(body, 409 if "has already marked" in error.what else 400)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if request.method == "GET" and not request.url.path.startswith("/api/"):
             return pages.problem(request, error.status_code, str(error.detail))
-        return JSONResponse({"error": str(error.detail)}, error.status_code, dict(error.headers or {}))
+        return JSONResponse({"error": said(str(error.detail), language_of(request))}, error.status_code, dict(error.headers or {}))
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -80,7 +82,7 @@ def build_app(place: Place, *, hosts: frozenset[str] = LOOPBACK, say: Callable[[
 
     async def broken(request: Request, error: Exception) -> Response:
         log.error("a request failed", exc_info=error)
-        return JSONResponse({"error": f"the studio failed: {type(error).__name__}"}, 500)
+        return JSONResponse({"error": said(f"the studio failed: {type(error).__name__}", language_of(request))}, 500)
 
     app.add_exception_handler(NormaError, refused)
     app.add_exception_handler(HTTPException, http)

@@ -24,11 +24,10 @@ from sqlalchemy.exc import OperationalError
 
 from norma.base.errors import NormaError
 from norma.labels import LabelStore
-from norma.labels.schema import lock
+from norma.labels.schema import lock, prepare_sqlite
 from norma.studio.tables import AUDIT
 
 FIRST = "0001"  # the revision that equals a label store without a studio
-WAIT_SECONDS = 30
 
 
 class Database:
@@ -39,7 +38,7 @@ class Database:
         self._engine: Engine = create_engine(self.labels.url)
         self.sqlite = self._engine.dialect.name == "sqlite"
         if self.sqlite:
-            event.listen(self._engine, "connect", _prepare)
+            event.listen(self._engine, "connect", prepare_sqlite)
         with self.write() as connection:
             upgrade(connection)
 
@@ -93,13 +92,3 @@ def upgrade(connection: Connection) -> None:
     if now is None and inspect(connection).has_table("labels"):
         command.stamp(config, FIRST)
     command.upgrade(config, "head")
-
-
-def _prepare(connection: Any, record: Any) -> None:
-    cursor = connection.cursor()
-    try:
-        cursor.execute(f"PRAGMA busy_timeout = {WAIT_SECONDS * 1000}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-    finally:
-        cursor.close()

@@ -20,6 +20,7 @@ from norma.spec.lint import lint
 from norma.studio import processes
 from norma.studio.accounts import ROLES, User
 from norma.studio.security import Admin, Annotator, Reviewer
+from norma.studio.words import language_of, said
 
 router = APIRouter()
 HERE = Path(__file__).parent
@@ -51,6 +52,11 @@ def t(en: Any, zh: Any = None) -> Any:
     return zh if LANGUAGE.get() == "zh" and zh is not None else en
 
 
+def server(text: str) -> str:
+    """What the server says in English, in the language of this page."""
+    return said(text, LANGUAGE.get())
+
+
 def statement(texts: Any) -> str:
     """A rule's wording in the language of this page, else in whichever it has."""
     if not texts:
@@ -63,18 +69,12 @@ def environment() -> Environment:
     loader = FileSystemLoader([HERE / "templates", Path(report_page.__file__).parent])
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals.update(
-        t=t, statement=statement, highlight=report_page.highlight, percent=figures.percent, points=figures.points, p_value=figures.p_value,
+        t=t, server=server, statement=statement,
+        highlight=report_page.highlight, percent=figures.percent, points=figures.points, p_value=figures.p_value,
         number=figures.number, figure=figures.figure, signed=figures.signed, place=figures.place, axis=figures.axis, VERDICTS=VERDICTS,
         STATES=STATES, LEVELS=LEVELS, ROLES=ROLES,
     )  # fmt: skip
     return made
-
-
-def language_of(request: Request) -> str:
-    chosen = request.query_params.get("lang") or request.cookies.get("norma_lang")
-    if chosen in ("en", "zh"):
-        return str(chosen)
-    return "zh" if request.headers.get("accept-language", "").lower().startswith("zh") else "en"
 
 
 def render(request: Request, template: str, user: User | None = None, status: int = 200, **values: Any) -> HTMLResponse:
@@ -98,7 +98,7 @@ def render(request: Request, template: str, user: User | None = None, status: in
 
 
 def problem(request: Request, status: int, what: str) -> HTMLResponse:
-    return render(request, "problem.html.jinja", None, status, what=what, code=status)
+    return render(request, "problem.html.jinja", None, status, what=said(what, language_of(request)), code=status)
 
 
 def login(request: Request, wrong: str = "", status: int = 200, name: str = "") -> HTMLResponse:
@@ -259,10 +259,9 @@ def spec(request: Request, user: Annotator) -> Response:
     if found is None:
         return render(request, "empty.html.jinja", user, what="spec")
     findings = place.fresh("lint", place.spec_path, lambda: lint(found, run_checkers=True, kinds={"program", "composite"}))
-    includes = found.one_file() != place.spec_path.read_text(encoding="utf-8-sig")
     return render(
         request, "spec.html.jinja", user, spec=found, findings=findings, edges=_edges(found), coverage=_coverage(found),
-        text=place.spec_path.read_text(encoding="utf-8-sig"), includes=includes, can_save=user.may("admin"),
+        text=place.spec_path.read_text(encoding="utf-8-sig"), can_save=user.may("admin"),
     )  # fmt: skip
 
 

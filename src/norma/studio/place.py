@@ -7,9 +7,7 @@ SPEC  the file, SPEC.studio/labels.sqlite beside it; models only where --model n
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from norma.base.hashing import digest
 from norma.evaluate.prompts import wording_for
 from norma.pipeline.view import RunView
 from norma.spec import Item, Message, Spec
+from norma.spec.rule import Rule
 from norma.studio.accounts import Accounts
 from norma.studio.database import Database
 from norma.studio.work import Work, candidates
@@ -58,8 +57,7 @@ class Place:
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
         self._cache: dict[str, tuple[Any, Any]] = {}
-        self._making = threading.Lock()
-        self._made: dict[str, tuple[float, Any]] = {}
+        self._cards: tuple[Spec | None, dict[str, dict[str, Any]]] = (None, {})  # of the spec as it was last read
 
     def _find_spec(self, target: Path) -> Path | None:
         if self.run is None:
@@ -90,17 +88,6 @@ class Place:
             self._cache[key] = (mark, value)
         return value
 
-    def lately(self, key: str, seconds: float, make: Any) -> Any:
-        """``make()``, made again after ``seconds`` or ten times what it took; one caller makes it, the others wait."""
-        with self._making:
-            until, value = self._made.get(key, (-math.inf, None))
-            if time.monotonic() > until:
-                begin = time.monotonic()
-                value = make()
-                took = time.monotonic() - begin
-                self._made[key] = (time.monotonic() + max(seconds, 10 * took), value)  # at most a tenth of a core
-            return value
-
     # ── the spec ──
     @property
     def spec(self) -> Spec | None:
@@ -120,18 +107,16 @@ class Place:
 
     def guideline(self, rule: str) -> dict[str, Any] | None:
         """What an annotator reads beside an item: statement, examples, and the digest that the label keeps."""
-        spec = self.run_spec or self.spec
+        spec = self.run_spec
         if spec is None:
             return None
-        try:
-            found = spec.rule(rule)
-        except NormaError:
-            return None
-        examples = [
-            {"lang": e.lang, "question": e.messages[-1].content, "good": list(e.good), "bad": list(e.bad)} for e in found.examples[:4]
-        ]
-        card = {"rule": found.id, "level": str(found.level), "must": found.must, "statement": dict(found.statement), "examples": examples}
-        return {**card, "digest": digest(card), "hash": found.hash}
+        with self._lock:
+            if self._cards[0] is not spec:
+                self._cards = (spec, {r.id: _card(r) for r in spec.rules})
+            cards = self._cards[1]
+        with contextlib.suppress(NormaError):
+            return cards[spec.rule(rule).id]
+        return None
 
     # ── the run ──
     @property
@@ -193,3 +178,9 @@ class Place:
 
     def close(self) -> None:
         self.database.close()
+
+
+def _card(rule: Rule) -> dict[str, Any]:
+    examples = [{"lang": e.lang, "question": e.messages[-1].content, "good": list(e.good), "bad": list(e.bad)} for e in rule.examples[:4]]
+    card = {"rule": rule.id, "level": str(rule.level), "must": rule.must, "statement": dict(rule.statement), "examples": examples}
+    return {**card, "digest": digest(card), "hash": rule.hash}

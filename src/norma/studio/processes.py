@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def start(run: Path, log: Path) -> int:
     time.sleep(0.3)
     if process.poll() not in (None, 0):
         raise NormaError("the run did not start", where=log, mend="The last lines of the log say why")
+    threading.Thread(target=process.wait, daemon=True).start()  # else it stays a zombie for as long as the studio lives
     return process.pid
 
 

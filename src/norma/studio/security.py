@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from norma.studio.accounts import HOURS, User
+from norma.studio.words import language_of, said
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 COOKIE = "norma_studio"
@@ -74,7 +75,7 @@ class Shield:
             else:
                 receive = _replay(body, receive)
         if refusal is not None:
-            await JSONResponse({"error": refusal[1]}, refusal[0])(scope, receive, dressed)
+            await JSONResponse({"error": said(refusal[1], language_of(Request(scope)))}, refusal[0])(scope, receive, dressed)
             return
         await self.app(scope, receive, dressed)
 

@@ -32,8 +32,10 @@ TASKS = Table(
     Column("marks", Integer, nullable=False),  # people who have
     Column("state", String(16), nullable=False),  # open, conflict (a reviewer decides), done
     Column("created", Float, nullable=False),
+    Column("said", Text, nullable=False, server_default=""),  # work.pattern: who says what, for the agreement table; "" while nobody does
     Index("studio_tasks_by_state", "state", "place"),
     Index("studio_tasks_by_item", "item", "response_hash"),
+    Index("studio_tasks_by_marks", "marks"),
 )
 SEEN = Table(
     "studio_seen",

@@ -10,6 +10,7 @@ contradicts the report's checker. Two who contradict each other make a conflict,
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from norma.base.errors import NormaError
 from norma.labels import Label
 from norma.labels.queues import Candidate, Drawn
 from norma.labels.schema import LABELS
+from norma.labels.summary import Group
 from norma.spec.types import Status
 from norma.studio.database import Database
 from norma.studio.tables import SEEN, TASKS
@@ -58,7 +60,7 @@ class Work:
                     "key": d.answer, "place": begin - number if first else begin + number, "item": d.item, "response": d.response,
                     "response_hash": d.row()["response_hash"], "rule": d.rule, "rule_hash": d.rule_hash, "language": d.language,
                     "queue": d.queue, "inclusion_probability": d.inclusion_probability, "machine": verdict, "method": method,
-                    "wanted": 2 if twice else 1, "marks": 0, "state": "open", "created": now,
+                    "wanted": 2 if twice else 1, "marks": 0, "state": "open", "created": now, "said": "",
                 })  # fmt: skip
             made = 0
             insert = sqlite.insert if self.database.sqlite else postgresql.insert
@@ -150,7 +152,7 @@ class Work:
         most = said.most_common(2)
         split = len(most) == 2 and (people < 3 or most[0][1] == most[1][1])
         state = "done" if gold else "conflict" if split else "done" if people >= wanted else "open"
-        connection.execute(update(TASKS).where(TASKS.c.key == key).values(marks=people, wanted=wanted, state=state))
+        connection.execute(update(TASKS).where(TASKS.c.key == key).values(marks=people, wanted=wanted, state=state, said=pattern(marks)))
         if people:
             self._remember(connection, key, marks)
         return {"marks": people, "wanted": wanted, "state": state}
@@ -187,11 +189,14 @@ class Work:
             query = select(LABELS).where(*_of(task), LABELS.c.annotator == who, LABELS.c.source == "human").order_by(LABELS.c.revision)
             return [_label(row) for row in connection.execute(query)]
 
-    def marks(self, task: Row[Any]) -> list[Label]:
-        """People's marks of a task that stand."""
+    def marks(self, tasks: Sequence[Row[Any]]) -> dict[str, list[Label]]:
+        """{task: all of people's marks of it, each person's earliest first}, by one query."""
+        found: dict[str, list[Label]] = {task.key: [] for task in tasks}
         with self.database.read() as connection:
-            query = select(LABELS).where(*_of(task), LABELS.c.source == "human")
-            return standing([_label(row) for row in connection.execute(query)])
+            query = select(LABELS, TASKS.c.key.label("task")).join(TASKS, _same(LABELS)).where(TASKS.c.key.in_(list(found)))
+            for row in connection.execute(query.where(LABELS.c.source == "human").order_by(LABELS.c.annotator, LABELS.c.revision)):
+                found[row.task].append(_label(row))
+        return found
 
     # ── how it stands ──
     def progress(self, who: str) -> dict[str, Any]:
@@ -213,13 +218,13 @@ class Work:
             "all": sum(states.values()), "skipped": int(skipped or 0), "today": today, "pace": pace,
         }  # fmt: skip
 
-    def doubly_marked(self, limit: int = 20_000) -> list[Label]:
-        """The standing marks of answers that two people or more have marked: what agreement is made of."""
+    def agreement(self) -> list[tuple[Group, dict[str, str], int]]:
+        """What agreement is made of: of answers with two marks or more, who says what, and how many answers that was said of."""
+        c = TASKS.c
+        query = select(c.rule, c.rule_hash, c.language, c.said, func.count()).where(c.marks >= 2)
         with self.database.read() as connection:
-            query = select(LABELS).join(TASKS, _same(LABELS)).where(TASKS.c.marks >= 2, LABELS.c.source == "human").limit(limit)
-            rows = [_label(row) for row in connection.execute(query)]
-        superseded = {m.supersedes for m in rows if m.supersedes}
-        return [m for m in rows if m.key not in superseded and m.rationale != WITHDRAWN]
+            rows = connection.execute(query.group_by(c.rule, c.rule_hash, c.language, c.said)).all()
+        return [((rule, rule_hash, language), json.loads(said), number) for rule, rule_hash, language, said, number in rows]
 
 
 def candidates(
@@ -247,6 +252,12 @@ def standing(marks: Iterable[Any]) -> list[Any]:
     for m in sorted(marks, key=lambda m: (m.annotator, m.revision)):
         last[m.annotator] = m
     return [m for m in last.values() if m.rationale != WITHDRAWN]
+
+
+def pattern(marks: Iterable[Any]) -> str:
+    """Who says what, of marks that stand, as one text: equal for tasks that were marked alike."""
+    said = {m.annotator: m.verdict for m in sorted(marks, key=lambda m: m.annotator)}
+    return json.dumps(said, ensure_ascii=False) if said else ""
 
 
 def _task(connection: Connection, key: str) -> Row[Any]:

@@ -22,7 +22,7 @@ from norma.nn import Transformer
 from norma.text.packing import IGNORE
 from norma.train.reading import Reading, parts, states
 
-MICRO_TOKENS = 4096  # padded tokens that are in memory at one time
+MICRO_TOKENS = 4096  # tokens that are in memory at one time
 Floats = npt.NDArray[np.float64]
 
 
@@ -72,13 +72,13 @@ class TaskTraining:
         chosen = self._step(step)
         weights = None if self.weights is None else torch.tensor(self.weights, device=network.device)
         whole = sum(self._weight(example) for example in chosen) or 1.0
-        for part in parts([len(e.reading.ids) for e in chosen], self.micro_tokens):
+        for part in parts([len(e.reading.ids) for e in chosen], self.micro_tokens, padded=False):
             own = [chosen[i] for i in part]
             hidden, real_BT = states(network, [e.reading for e in own], self.dtype)
             scores = network.classify(hidden.float(), real_BT)
             loss, correct = head_loss(network.config.head, scores, real_BT, [e.target for e in own], weights, self.smoothing)
             numbers = {"loss": float(loss.detach()) / whole, "accuracy": correct / max(1, sum(self._targets(e) for e in chosen))}
-            yield loss / whole, numbers | {"tokens": float(real_BT.sum())}
+            yield loss / whole, numbers | {"tokens": float(sum(len(e.reading.ids) for e in own))}
 
     def _step(self, step: int) -> list[Example]:
         epoch, place = divmod(step, self.steps_per_epoch)
@@ -122,7 +122,7 @@ def scores_of(network: Transformer, texts: Sequence[Reading], micro_tokens: int 
     """What the head says of each text: (L,), or (T, L) of the text's tokens; fp32 arithmetic."""
     network.eval()
     out: list[Floats] = [np.zeros(0)] * len(texts)
-    for part in parts([len(text.ids) for text in texts], micro_tokens):
+    for part in parts([len(text.ids) for text in texts], micro_tokens, padded=False):
         hidden, real_BT = states(network, [texts[i] for i in part], torch.float32)
         found = network.classify(hidden, real_BT).cpu().double().numpy()
         for row, i in enumerate(part):

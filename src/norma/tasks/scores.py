@@ -136,3 +136,17 @@ def folds(labels: Sequence[str], count: int, seed: int) -> list[list[int]]:
         raise NormaError(f"{count} folds need {count} rows of each label, one has {rarest}", mend="Take fewer folds")
     splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
     return [held_out.tolist() for _, held_out in splitter.split(np.zeros(len(labels)), list(labels))]
+
+
+def grouped_folds(groups: Sequence[str], count: int, seed: int) -> list[list[int]]:
+    """``count`` sets of row numbers of about the same size, rows of one group (a text that several questions ask about) together."""
+    members: dict[str, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    if len(members) < count:
+        raise NormaError(f"{count} folds need {count} different texts, there are {len(members)}", mend="Take fewer folds")
+    drawn = np.random.default_rng(seed).permutation(len(members))
+    found: list[list[int]] = [[] for _ in range(count)]
+    for own in sorted((list(members.values())[i] for i in drawn), key=len, reverse=True):  # the largest first, into the smallest
+        min(found, key=len).extend(own)
+    return [sorted(fold) for fold in found]

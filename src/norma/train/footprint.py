@@ -16,6 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
+from norma.nn import kernels
 from norma.nn.config import ModelConfig
 from norma.nn.counting import flops_of_text, kv_cache_bytes, parameters
 from norma.nn.lora import LoraOptions
@@ -49,7 +52,6 @@ class Shape:
             None: all.
         lora: None: all weights move.
         recompute: only the inputs of blocks are kept.
-        in_place: scores become their gradient where they stand (the CPU's own loss); else they are there three times, in fp32.
         reference: a frozen copy of the weights ("copy"), the model itself with its adapters off ("shared"), or none.
         critic: a value model of the same shape learns beside it (PPO).
         judge: weights of a reward model that is only read.
@@ -63,7 +65,6 @@ class Shape:
     scored: int | None = None
     lora: LoraOptions | None = None
     recompute: bool = False
-    in_place: bool = False
     reference: Literal["none", "copy", "shared"] = "none"
     critic: bool = False
     judge: int = 0
@@ -147,7 +148,7 @@ def _training(config: ModelConfig, shape: Shape) -> list[Part]:
         one = Part("copies of weights", stacks * copies, f"matrices in {_type(b)}, kept for the backward pass", "training")
     rows = max(1, M // max(1, shape.length))
     scored = min(CHUNK, M if shape.scored is None else shape.scored)
-    each = b if shape.in_place else 3 * FP32
+    each = b if _fused(shape) else 3 * FP32  # the loss's kernel writes the gradient over the scores
     scores = [Part("scores", scored * config.vocab_size * each, f"{scored:,} tokens x {config.vocab_size:,} at one time", "training")]
     down = [Part("gradients of one block", M * (3 * config.feed_forward_width + W) * b, "on their way down", "training")]
     if shape.recompute:
@@ -175,9 +176,15 @@ def block_activations(config: ModelConfig, shape: Shape) -> int:
     numbers += W * bool(moves & {"query", "key", "value"}) + W * bool(moves & {"gate", "up"})  # their outputs
     numbers += queries + 2 * keys + queries  # queries, keys, values, what attention gives
     numbers += queries * ("output" in moves)  # the same, heads side by side
-    numbers += (3 if config.gated else 1) * F + F * ("down" in moves)
+    joint = _fused(shape) and shape.lora is None  # gate and up stay in one product, and what the gate gave is made again
+    numbers += ((2 if joint else 3) if config.gated else 1) * F + F * ("down" in moves)
     extra = 0 if shape.lora is None else shape.lora.rank * len(moves)
     return (numbers + extra) * b + config.attention_heads * FP32
+
+
+def _fused(shape: Shape) -> bool:
+    """Whether this machine's kernels for activations and the loss will be used."""
+    return kernels.ready(torch.bfloat16 if shape.activations == 2 else torch.float32)
 
 
 def _copies(config: ModelConfig, shape: Shape) -> int:

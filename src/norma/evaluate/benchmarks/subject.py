@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from norma.evaluate.minimal_pairs import Pair
     from norma.evaluate.sampling import Answerer, Options
     from norma.lm import LanguageModel
+    from norma.train.scoring import Group
 
 TOKENS = 8192  # read at one time
 LENGTH = 1024  # of a text that are read together
@@ -91,7 +92,7 @@ class LocalSubject:
     def choice_nats(self, asked: Sequence[Asked]) -> list[list[float]]:
         import torch
 
-        from norma.train.scoring import Group, answer_logprobs, split_groups, sum_by_owner
+        from norma.train.scoring import Group, answer_logprobs, split_groups
 
         groups = []
         for one in asked:
@@ -100,13 +101,14 @@ class LocalSubject:
                 raise NormaError("a prompt or a choice is empty", where=repr(one.prompt[:60]), mend="Mend the task's prompt and choices")
             room = self.model.config.max_positions - max(map(len, after))
             groups.append(Group(before[-room:] if room < len(before) else before, after))
+        made = joined(groups) if self.model.config.kind == "decoder" else [(group, [i]) for i, group in enumerate(groups)]
         out: list[list[float]] = [[] for _ in asked]
         with torch.no_grad():
-            for part in split_groups(groups, TOKENS):
-                log_p, owners = answer_logprobs(self.model.transformer, [groups[i] for i in part], dtype=torch.float32)
-                sums = (-sum_by_owner(log_p.double(), owners)).tolist()
-                for i in part:
-                    out[i], sums = sums[: len(groups[i].answers)], sums[len(groups[i].answers) :]
+            for part in split_groups([group for group, _ in made], TOKENS):
+                log_p, _ = answer_logprobs(self.model.transformer, [made[m][0] for m in part], dtype=torch.float32)
+                each = iter(torch.split(log_p.double(), [len(answer) for m in part for answer in made[m][0].answers]))
+                for i in (i for m in part for i in made[m][1]):
+                    out[i] = [-float(next(each)[-len(choice) :].sum()) for choice in groups[i].answers]
         return out
 
     def text_nats(self, texts: Sequence[str]) -> list[list[float]]:
@@ -192,6 +194,29 @@ class _Stopping:
     def generate(self, prompts: Any, **sampling: Any) -> list[str]:
         found: list[str] = self.model.generate(prompts, stop=self.stop, **sampling)
         return found
+
+
+def joined(groups: Sequence[Group]) -> list[tuple[Group, list[int]]]:
+    """Neighbours whose prompts begin alike as one group, and the numbers of those in it: what differs stands before their answers.
+
+    The examples of a few-shot prompt are thus read once for a question and the questions without content that calibrate it. Only where
+    that makes fewer tokens.
+    """
+    from norma.train.scoring import Group
+
+    made: list[tuple[Group, list[int]]] = []
+    for i, group in enumerate(groups):
+        if made:
+            before, members = made[-1]
+            own = [groups[k] for k in (*members, i)]
+            shortest = min(len(g.prompt) for g in own) - 1  # a token of each prompt is left, to foretell the answers' first
+            n = next((t for t in range(shortest) if len({g.prompt[t] for g in own}) > 1), shortest)
+            both = Group(own[0].prompt[:n], [[*g.prompt[n:], *answer] for g in own for answer in g.answers])
+            if n and both.tokens() < before.tokens() + group.tokens():
+                made[-1] = (both, [*members, i])
+                continue
+        made.append((group, [i]))
+    return made
 
 
 def _head(model: LanguageModel) -> list[int]:

@@ -5,6 +5,7 @@ One file, no network, both languages inside. All that comes from data is escaped
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,12 +24,24 @@ NAMES: Mapping[str, tuple[str, str]] = {
 }
 
 
-def render_errors(scores: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], *, title: str) -> str:
-    """The page as text. ``predictions`` have ``right``, from 0 to 1: how good each is."""
+def worst(predictions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The predictions that the page shows, in its order. They have ``right``, from 0 to 1: how good each is."""
+    return _wrong(predictions)[:SHOWN]
+
+
+def _wrong(predictions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [p for p in sorted(predictions, key=lambda p: p["right"]) if not _right(p)]
+
+
+def render_errors(
+    scores: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], *, title: str, looks: Sequence[Mapping[str, Any] | None] = ()
+) -> str:
+    """The page as text. ``looks``: for each of :func:`worst`, what the model looked at (``norma.tasks.attending``), or None."""
     measured = [(name, value) for name, value in scores.items() if isinstance(value, Mapping)]
     found = [{"name": NAMES.get(name, (name, name)), "bounds": None, **value} for name, value in measured if "rate" in value]
     texts = [{"name": (name, name), **value} for name, value in measured if "score" in value]
-    wrong = [_example(p) for p in sorted(predictions, key=lambda p: p["right"]) if not _right(p)]
+    missed, shown = len(_wrong(predictions)), worst(predictions)
+    wrong = [_example(p, look) for p, look in zip(shown, [*looks, *[None] * (len(shown) - len(looks))], strict=True)]
     labels = [row["label"] for row in scores.get("labels", [])]
     confusion = scores.get("confusion")
     return (
@@ -42,10 +55,10 @@ def render_errors(scores: Mapping[str, Any], predictions: Sequence[Mapping[str, 
             labels=labels,
             confusion=_shades(confusion) if confusion and len(labels) <= 30 else None,
             bins=scores.get("calibration", {}).get("bins", []),
-            wrong=wrong[:SHOWN],
-            missed=len(wrong),
+            wrong=wrong,
+            missed=missed,
             total=len(predictions),
-            **_dressed("view.js", "errors.js"),
+            **_dressed("view.js", "errors.js", "attention.js"),
         )
     )
 
@@ -62,7 +75,7 @@ def _shades(confusion: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
     return [[{"n": n, "share": n / max(1, sum(row)), "right": i == j} for j, n in enumerate(row)] for i, row in enumerate(confusion)]
 
 
-def _example(row: Mapping[str, Any]) -> dict[str, Any]:
+def _example(row: Mapping[str, Any], look: Mapping[str, Any] | None) -> dict[str, Any]:
     """What was read, what people said, what the model said."""
     read: list[str] = [row[name] for name in ("question", "context", "text", "pair", "source") if name in row]
     words: list[tuple[str, str, str]] = []
@@ -80,4 +93,5 @@ def _example(row: Mapping[str, Any]) -> dict[str, Any]:
         "said": said,
         "probability": row.get("probability") if isinstance(row.get("probability"), float) else None,
         "right": row["right"],
+        "look": None if look is None else json.dumps(look, ensure_ascii=False, separators=(",", ":")),
     }

@@ -1,9 +1,16 @@
 """Operators of our own for a CPU, where PyTorch's leave much of the machine unused. Each has a fallback, so all of this is optional.
 
-    norma.nn.attention.attend   ─┬→ fits()        ─→ attention()      attention.cpp    ┐
-                                 └→ decodes()     ─→ decode()         decode.cpp       │
-    norma.nn.layers.RMSNorm     ───→ norms()       ─→ rms_norm()       rms_norm.cpp     │
-    norma.objectives.likelihood ───→ fits_scores() ─→ softmax_loss()   softmax_loss.cpp ┴ compiled at first use (build.py)
+    norma.nn.attention.attend   ─┬→ fits()        ─→ attention()    attention.cpp
+                                 └→ decodes()     ─→ decode()       decode.cpp
+    norma.nn.layers.RMSNorm     ─┬→ norms()       ─→ rms_norm()     rms_norm.cpp
+                      LayerNorm ─┘                └→ layer_norm()   layer_norm.cpp
+    norma.nn.layers.activated   ─┬→ activates()   ─→ activation()   activation.cpp
+                      gated     ─┘                └→ gated()
+    norma.nn.layers.Linear      ───→ learns()      ─→ linear()       weight_gradient.cpp (linear.py)
+    norma.nn.positions.rotate   ───→ rotates()     ─→ rotary()       rotary.cpp
+    norma.objectives.likelihood ───→ fits_scores() ─→ softmax_loss() softmax_loss.cpp
+
+All are compiled at first use (build.py).
 
 Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a head; N rows of V scores.
 """
@@ -52,9 +59,7 @@ def fits(q_BHTD: Tensor, k_BGSD: Tensor, bias: Tensor | None, causal: bool, scal
     return built
 
 
-def decode(
-    q_BH1D: Tensor, k_RGSD: Tensor, v_RGSD: Tensor, begin_B: Tensor, end_B: Tensor, rows_B: Tensor | None, scale: float
-) -> Tensor:
+def decode(q_BH1D: Tensor, k_RGSD: Tensor, v_RGSD: Tensor, begin_B: Tensor, end_B: Tensor, rows_B: Tensor | None, scale: float) -> Tensor:
     """Attention of one query a row to slots ``begin`` up to ``end`` of its keys, (B, H, 1, D); only where :func:`decodes` says so.
 
     ``rows`` (B,) names the row of keys that each query reads; None: its own. A row's numbers depend on that row alone.
@@ -77,12 +82,35 @@ def rms_norm(x: Tensor, weight_W: Tensor, eps: float) -> Tensor:
     return out
 
 
+def layer_norm(x: Tensor, weight_W: Tensor, bias_W: Tensor | None, eps: float) -> Tensor:
+    """(x - mean) / sqrt(var + eps) weight + bias over the last axis, in the type of ``x``; only where :func:`norms` says so."""
+    out: Tensor = torch.ops.norma_cpu.layer_norm(x, weight_W, bias_W, eps)[0]
+    return out
+
+
 def norms(x: Tensor, weight_W: Tensor) -> bool:
-    """Whether :func:`rms_norm` takes these, and has been built. Compiled code is left alone: there a norm is fused with its neighbours."""
+    """Whether :func:`rms_norm` and :func:`layer_norm` take these, and have been built.
+
+    Compiled code is left alone: there a norm is fused with its neighbours.
+    """
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
         return False
     width = x.shape[-1]
     return bool(weight_W.dtype == torch.float32 and width % 32 == 0 and x.numel() >= ROWS * width and ready(x.dtype))
+
+
+def rotary(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Pairs (i, i + n) of the first 2n features turned by angles (B or 1, 1, T, n), (B, H, T, D); where :func:`rotates` says so."""
+    out: Tensor = torch.ops.norma_cpu.rotary(x_BHTD, cos, sin, False)
+    return out
+
+
+def rotates(x_BHTD: Tensor, cos: Tensor) -> bool:
+    """Whether :func:`rotary` takes these, and has been built. Compiled code is left alone, as with norms; few tokens are not worth it."""
+    if torch.compiler.is_compiling() or x_BHTD.device.type != "cpu" or x_BHTD.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    many = x_BHTD.shape[0] * x_BHTD.shape[2] >= ROWS
+    return bool(many and cos.dtype == x_BHTD.dtype and cos.shape[1] == 1 and cos.shape[3] % 32 == 0 and ready(x_BHTD.dtype))
 
 
 def softmax_loss(
@@ -114,6 +142,25 @@ def fits_scores(scores_NV: Tensor) -> bool:
     return bool(scores_NV.is_contiguous() and scores_NV.numel() >= SCORES and ready(scores_NV.dtype))
 
 
+def activation(x: Tensor, bias_F: Tensor | None, name: str) -> Tensor:
+    """act(x + bias), ``name`` as in ``ModelConfig.activation``, in the type of ``x`` (..., F); only where :func:`activates` says so."""
+    out: Tensor = torch.ops.norma_cpu.activation(x, bias_F, name)
+    return out
+
+
+def gated(x: Tensor, name: str) -> Tensor:
+    """act(g) u of g and u side by side in ``x`` (..., 2 F); only where :func:`activates` says so of F features."""
+    out: Tensor = torch.ops.norma_cpu.gated(x, name)
+    return out
+
+
+def activates(x: Tensor, features: int) -> bool:
+    """Whether :func:`activation` and :func:`gated` take rows of ``features`` of the type of ``x`` (..., W), and have been built."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    return bool(features % 32 == 0 and x.numel() >= ROWS * x.shape[-1] and ready(x.dtype))
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types here
 def ready(dtype: torch.dtype) -> bool:
     """Whether there is a kernel for this type. The first call builds it."""
@@ -142,10 +189,27 @@ def _register() -> None:
     torch.library.register_autograd("norma_cpu::attention", _backward, setup_context=_keep)
     torch.library.register_fake("norma_cpu::rms_norm", lambda x, w, eps: (x.new_empty(x.shape), w.new_empty(x.numel() // x.shape[-1])))
     torch.library.register_fake("norma_cpu::rms_norm_backward", lambda grad, x, w, r: (x.new_empty(x.shape), w.new_empty(w.shape)))
+    torch.library.register_fake("norma_cpu::weight_gradient", _like_weight)
+    torch.library.register_fake("norma_cpu::add_weight_gradient", lambda to, grad, x: None)
     torch.library.register_autograd("norma_cpu::rms_norm", _norm_backward, setup_context=_norm_keep)
+    torch.library.register_fake("norma_cpu::rotary", lambda x, cos, sin, back: _heads(x, x.shape[1], x.shape[2]))
+    torch.library.register_autograd("norma_cpu::rotary", _turn_back, setup_context=_rotary_keep)
     torch.library.register_fake("norma_cpu::softmax_loss_", _like_losses)
+    torch.library.register_fake("norma_cpu::layer_norm", _like_layer_norm)
+    torch.library.register_fake(
+        "norma_cpu::layer_norm_backward", lambda grad, x, w, kept: (x.new_empty(x.shape), w.new_empty(w.shape), w.new_empty(w.shape))
+    )
+    torch.library.register_autograd("norma_cpu::layer_norm", _layer_norm_backward, setup_context=_layer_norm_keep)
+    torch.library.register_fake("norma_cpu::activation", lambda x, bias, name: x.new_empty(x.shape))
+    torch.library.register_fake("norma_cpu::activation_backward", lambda grad, x, bias, name: (x.new_empty(x.shape), _sums(x)))
+    torch.library.register_autograd("norma_cpu::activation", _activation_backward, setup_context=_activation_keep)
+    torch.library.register_fake("norma_cpu::gated", lambda x, name: x.new_empty(*x.shape[:-1], x.shape[-1] // 2))
+    torch.library.register_fake("norma_cpu::gated_backward", lambda grad, x, name: x.new_empty(x.shape))
+    torch.library.register_autograd("norma_cpu::gated", _gated_backward, setup_context=_gated_keep)
     register_flop_formula(torch.ops.norma_cpu.attention)(_flops)
     register_flop_formula(torch.ops.norma_cpu.attention_backward)(_backward_flops)
+    register_flop_formula(torch.ops.norma_cpu.weight_gradient)(lambda grad, x, *rest, **more: 2 * grad[0] * grad[1] * x[1])
+    register_flop_formula(torch.ops.norma_cpu.add_weight_gradient)(lambda to, grad, x, **more: 2 * grad[0] * grad[1] * x[1])
 
 
 def _heads(like: Tensor, heads: int, length: int) -> Tensor:
@@ -161,6 +225,11 @@ def _like_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     to_k, to_v = _heads(k, k.shape[1], k.shape[2]), _heads(v, k.shape[1], k.shape[2])
     return _heads(q, q.shape[1], q.shape[2]), to_k, to_v, q.new_empty(int(learn), q.shape[1], q.shape[2], k.shape[2])
+
+
+def _like_weight(grad: Tensor, x: Tensor, sum_too: bool) -> tuple[Tensor, Tensor]:
+    width, single = grad.shape[1], torch.float32
+    return grad.new_empty(width, x.shape[1], dtype=single), grad.new_empty(width if sum_too else 0, dtype=single)
 
 
 def _like_losses(scores: Tensor, targets: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
@@ -184,6 +253,53 @@ def _norm_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
 
 def _norm_backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple[Tensor, Tensor, None]:
     return (*torch.ops.norma_cpu.rms_norm_backward(grad, *ctx.saved_tensors), None)
+
+
+def _rotary_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1], inputs[2])
+    ctx.back = inputs[3]
+
+
+def _turn_back(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    return torch.ops.norma_cpu.rotary(grad, *ctx.saved_tensors, not ctx.back), None, None, None
+
+
+def _like_layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), weight.new_empty(x.numel() // x.shape[-1], 2)
+
+
+def _layer_norm_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.biased = inputs[2] is not None
+    ctx.save_for_backward(inputs[0], inputs[1], output[1])
+
+
+def _layer_norm_backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple[Tensor | None, ...]:
+    to_x, to_weight, to_bias = torch.ops.norma_cpu.layer_norm_backward(grad, *ctx.saved_tensors)
+    return to_x, to_weight, to_bias if ctx.biased else None, None
+
+
+def _sums(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[-1], dtype=torch.float32)
+
+
+def _activation_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, bias, ctx.name = inputs
+    ctx.save_for_backward(x, bias)
+
+
+def _activation_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, bias = ctx.saved_tensors
+    to_x, to_bias = torch.ops.norma_cpu.activation_backward(grad, x, bias, ctx.name)
+    return to_x, None if bias is None else to_bias.to(bias.dtype), None
+
+
+def _gated_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, ctx.name = inputs
+    ctx.save_for_backward(x)
+
+
+def _gated_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return torch.ops.norma_cpu.gated_backward(grad, *ctx.saved_tensors, ctx.name), None
 
 
 def _flops(q: tuple[int, ...], k: tuple[int, ...], *rest: object, **more: object) -> int:

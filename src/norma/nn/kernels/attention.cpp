@@ -35,26 +35,6 @@ constexpr int64_t CHUNKS = 4;       // parts of a batch whose gradients of a sha
 constexpr int64_t WIDE = BLOCK / Vec::size();  // vectors of a tile's row
 constexpr float NOTHING = -1e29f;  // a query whose best score is below sees no key, and passes no gradient
 
-// (rows, columns) → (rows / ROWS, columns) words.
-template <typename T> void pairs(const T* x, int64_t stride, float* words, int64_t rows, int64_t columns) {
-  if constexpr (ROWS<T> == 1) {
-    for (int64_t i = 0; i < rows; ++i) std::memcpy(words + i * columns, x + i * stride, columns * sizeof(float));
-  } else {
-    auto out = reinterpret_cast<uint32_t*>(words);
-    for (int64_t i = 0; i < rows; i += 2) {
-      auto low = reinterpret_cast<const uint16_t*>(x + i * stride), high = low + stride;
-      for (int64_t j = 0; j < columns; ++j) out[i / 2 * columns + j] = low[j] | uint32_t(high[j]) << 16;
-    }
-  }
-}
-
-// (rows, columns) words → (columns, rows) words.
-void turn(const float* x, int64_t stride, float* out, int64_t rows, int64_t columns) {
-  for (int64_t i = 0; i < rows; i += 16)
-    for (int64_t j = 0; j < columns; j += 16)
-      at::vec::transpose_mxn<float>(x + i * stride + j, stride, out + j * rows + i, rows, std::min<int64_t>(16, rows - i), std::min<int64_t>(16, columns - j));
-}
-
 // BLOCK rows of a strided matrix, zeros after the last.
 template <typename T> void load(const T* x, int64_t stride, T* out, int64_t rows, int64_t columns, int64_t width) {
   if (rows < BLOCK || columns < width) std::memset(static_cast<void*>(out), 0, BLOCK * width * sizeof(T));

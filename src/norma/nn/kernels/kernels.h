@@ -1,4 +1,4 @@
-// What the kernels share: vectors of fp32 in registers, whatever is in memory (fp32 or bf16).
+// What the kernels share: vectors of fp32 in registers, whatever is in memory (fp32 or bf16), and the layouts of oneDNN's products.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -8,6 +8,8 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <cstring>
 #include <new>
 #include <optional>
 #include <tuple>
@@ -19,6 +21,7 @@ using at::Tensor;
 using Vec = at::vec::Vectorized<float>;
 
 constexpr float LOG2E = 1.4426950408889634f;
+
 template <typename T> constexpr int64_t ROWS = sizeof(float) / sizeof(T);  // rows in a word: 2 in bf16, 1 in fp32
 
 // A vector of fp32 from either type.
@@ -63,6 +66,35 @@ template <typename T> class Buffer {
   ~Buffer() { ::operator delete(data, std::align_val_t(64)); }
   operator T*() const { return data; }
 };
+
+// (rows, columns) → (rows / ROWS, columns) words.
+template <typename T> void pairs(const T* x, int64_t stride, float* words, int64_t rows, int64_t columns) {
+  if constexpr (ROWS<T> == 1) {
+    for (int64_t i = 0; i < rows; ++i) std::memcpy(words + i * columns, x + i * stride, columns * sizeof(float));
+  } else {
+    auto out = reinterpret_cast<uint32_t*>(words);
+    for (int64_t i = 0; i < rows; i += 2) {
+      auto low = reinterpret_cast<const uint16_t*>(x + i * stride), high = low + stride;
+      for (int64_t j = 0; j < columns; ++j) out[i / 2 * columns + j] = low[j] | uint32_t(high[j]) << 16;
+    }
+  }
+}
+
+// (rows, columns) words → (columns, rows) words; rows of the outcome begin `to` words after each other, by default one after the other.
+inline void turn(const float* x, int64_t stride, float* out, int64_t rows, int64_t columns, int64_t to = 0) {
+  if (!to) to = rows;
+  for (int64_t i = 0; i < rows; i += 16)
+    for (int64_t j = 0; j < columns; j += 16)
+      at::vec::transpose_mxn<float>(x + i * stride + j, stride, out + j * to + i, to, std::min<int64_t>(16, rows - i), std::min<int64_t>(16, columns - j));
+}
+
+// run(part, first row, end) of PARTS runs of rows: who sums over rows sums each part, then the parts in order, so threads do not change the bits.
+constexpr int64_t PARTS = 64;
+template <typename F> void parts(int64_t N, F&& run) {
+  at::parallel_for(0, PARTS, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) run(part, N * part / PARTS, N * (part + 1) / PARTS);
+  });
+}
 
 template <typename F> void dispatch(const Tensor& q, F&& run) {
   TORCH_CHECK(q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16, "fp32 or bf16 only");

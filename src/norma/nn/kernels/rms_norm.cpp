@@ -3,21 +3,13 @@
 //
 //     y = x r w,  r = 1 / sqrt(mean(x^2) + eps)         dx = r (g - x r^2 mean(g x)),  g = dy w         dw = sum dy x r
 //
-// Letters: N rows, W features. The rows are cut into PARTS whose dw are summed in order, so threads do not change the bits.
+// Letters: N rows, W features.
 
 #include "kernels.h"
 
 #include <cmath>
 
 namespace {
-
-constexpr int64_t PARTS = 64;
-
-template <typename F> void parts(int64_t N, F&& run) {  // run(part, first row, end) of every part
-  at::parallel_for(0, PARTS, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; ++part) run(part, N * part / PARTS, N * (part + 1) / PARTS);
-  });
-}
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x_, const Tensor& weight, double eps) {
   const Tensor x = x_.contiguous();

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from norma.pipeline.stage import Context
-from norma.pipeline.stages._learning import LengthOptions
+from norma.pipeline.stages._length import LengthOptions
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:

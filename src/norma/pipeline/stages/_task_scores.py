@@ -122,9 +122,11 @@ def table(scores: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in scores.items()
         if isinstance(value, Mapping) and "score" in value
     ]
-    if "cross_validation" in scores:
-        crossed = scores["cross_validation"]["accuracy"]
-        rows.append([f"accuracy, {scores['cross_validation']['folds']} folds", *(_round(crossed[k]) for k in ("rate", "low", "high"))])
+    crossed = scores.get("cross_validation", {})
+    for name in ("accuracy", "entity_f1", "exact", "f1"):
+        if name in crossed:
+            title = f"{name.replace('_', ' ')}, {crossed['folds']} folds"
+            rows.append([title, *(_round(crossed[name][k]) for k in ("rate", "low", "high"))])
     title = f"On {scores['rows']:,} rows of {scores['measured_on']}"
     return {"title": title, "columns": ["metric", "value", "low", "high"], "rows": rows}
 

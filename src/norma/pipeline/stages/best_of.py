@@ -8,6 +8,7 @@ from pydantic import Field
 
 from norma.base.files import read_jsonl, write_json
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
+from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._learning import open_model, prepare, save_model
 from norma.train.options import TrainOptions
 
@@ -39,7 +40,7 @@ class BestOfOptions(StageOptions):
 class BestOfStage(Stage[BestOfOptions]):
     """Samples n answers, trains the best, in rounds."""
 
-    kind, version, Options = "best-of", 1, BestOfOptions
+    kind, version, parallel, Options = "best-of", 1, True, BestOfOptions
 
     def spec_use(self, options: BestOfOptions) -> bool:
         return options.reward_model is None
@@ -48,7 +49,6 @@ class BestOfStage(Stage[BestOfOptions]):
         from norma.align.best_of import BestOf, frontier
         from norma.align.rows import read_items
         from norma.generate import Sampling
-        from norma.train import train
 
         options = ctx.options
         dtype = prepare(ctx)
@@ -72,15 +72,9 @@ class BestOfStage(Stage[BestOfOptions]):
         )
         asked = f"{training.count} questions x {options.answers} answers"
         ctx.progress.say(f"{options.rounds} rounds of {asked}, {training.steps_a_round} steps of {options.batch} questions each")
-        last = train(
-            model.transformer,
-            training.losses,
-            steps=training.steps,
-            options=options.train,
-            folder=ctx.folder,
-            progress=ctx.progress,
-            seed=ctx.seed,
-        )
+        last = fit(ctx, model, training.losses, steps=training.steps)
+        if not ctx.ranks.first:
+            return {}
         rounds = [read_jsonl(training.path(r)) for r in range(1, options.rounds + 1)]
         curves = [frontier(rows, options.answers) for rows in rounds]
         write_json(ctx.folder / "best_of.json", {"rounds": [{"round": r, "frontier": curve} for r, curve in enumerate(curves, 1)]})

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from norma.base.errors import NormaError
 from norma.base.files import read_jsonl, write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
+from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._learning import open_model, prepare, save_model
 from norma.train.options import TrainOptions
 
@@ -99,7 +100,7 @@ class ConstitutionOptions(StageOptions):
 class ConstitutionStage(Stage[ConstitutionOptions]):
     """Revises and learns, then compares: SL-CAI and the pairs of RL-CAI."""
 
-    kind, version, Options = "constitution", 1, ConstitutionOptions
+    kind, version, parallel, Options = "constitution", 1, True, ConstitutionOptions
     uses_spec = True
 
     def run(self, ctx: Context[ConstitutionOptions]) -> dict[str, Any]:
@@ -107,13 +108,16 @@ class ConstitutionStage(Stage[ConstitutionOptions]):
 
         options, dtype = ctx.options, prepare(ctx)
         summary: dict[str, Any] = {"model": True}
-        if (ctx.folder / "norma.json").exists():  # written last: an earlier run had learnt, and was killed while it compared
+        if ctx.ranks.tell((ctx.folder / "norma.json").exists()):  # written last: an earlier run was killed while it compared
             model = load(ctx.folder)
         else:
             model = open_model(ctx, options.from_)
             if options.revise.count:
                 _learn(ctx, model, dtype)
-            save_model(ctx, model)
+            if ctx.ranks.first:
+                save_model(ctx, model)
+        if not ctx.ranks.first:  # what is left is no training: the first process does it
+            return {}
         if options.revise.count:
             summary |= _revision_counts(ctx)
         if options.compare.count:
@@ -126,12 +130,11 @@ class ConstitutionStage(Stage[ConstitutionOptions]):
 # ── critique and revision ──
 def _learn(ctx: Context[ConstitutionOptions], model: LanguageModel, dtype: torch.dtype) -> None:
     from norma.align.answers import AnswerTraining, written
-    from norma.train import train
 
     options = ctx.options
-    if not (ctx.folder / "conversations.train.jsonl").exists():  # the last of the files that revising writes
+    if ctx.ranks.first and not (ctx.folder / "conversations.train.jsonl").exists():  # the last of the files that revising writes
         _revise(ctx, model, dtype)
-    rows = read_jsonl(ctx.folder / "conversations.train.jsonl")
+    rows = ctx.ranks.tell(read_jsonl(ctx.folder / "conversations.train.jsonl") if ctx.ranks.first else [])
     if not rows:
         mend = "Let critic: {by: checkers} mend them, or train the model before for longer"
         raise NormaError("no answer was revised, and none kept every rule", where=ctx.folder / "revisions.jsonl", mend=mend)
@@ -139,7 +142,7 @@ def _learn(ctx: Context[ConstitutionOptions], model: LanguageModel, dtype: torch
     training = AnswerTraining(model, groups, size=options.revise.batch, micro_tokens=options.micro_tokens, seed=ctx.seed, dtype=dtype)
     steps = training.steps(options.revise.epochs)
     ctx.progress.say(f"{steps} steps of {training.size} conversations")
-    train(model.transformer, training.losses, steps=steps, options=options.train, folder=ctx.folder, progress=ctx.progress, seed=ctx.seed)
+    fit(ctx, model, training.losses, steps=steps)
 
 
 def _revise(ctx: Context[ConstitutionOptions], model: LanguageModel, dtype: torch.dtype) -> None:

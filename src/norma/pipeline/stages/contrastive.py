@@ -12,6 +12,7 @@ from pydantic import Field
 from norma.base.errors import NormaError
 from norma.base.files import read_jsonl, write_json
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
+from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model
 from norma.train.options import TrainOptions
 
@@ -48,10 +49,7 @@ class Contrastive(Stage[ContrastiveOptions]):
     kind, version, Options = "contrastive", 1, ContrastiveOptions
 
     def run(self, ctx: Context[ContrastiveOptions]) -> dict[str, Any]:
-        from functools import partial
-
         from norma.tasks.contrast import ContrastiveTraining
-        from norma.train import train
 
         options, dtype = ctx.options, prepare(ctx)
         model = adapted(ctx, open_model(ctx, options.from_))
@@ -62,16 +60,7 @@ class Contrastive(Stage[ContrastiveOptions]):
         training = ContrastiveTraining(pairs, rows=options.batch, seed=ctx.seed, dtype=dtype, grouped=True, **how)
         steps = max(1, round(options.epochs * training.steps_per_epoch))
         ctx.progress.say(f"{steps} steps of {training.rows} pairs, {len(pairs):,} in all")
-        last = train(
-            model.transformer,
-            partial(training.losses, model.transformer),
-            steps=steps,
-            options=options.train,
-            folder=ctx.folder,
-            progress=ctx.progress,
-            seed=ctx.seed,
-            name=ctx.name,
-        )
+        last = fit(ctx, model, training.losses, steps=steps)
         after = _measured(model, held_out, options.pooling)
         write_json(ctx.folder / "retrieval.json", {"before": before, "after": after, "pairs": len(held_out)})
         save_model(ctx, model, pooling=options.pooling)

@@ -64,7 +64,7 @@ class Correction(Stage[CorrectionOptions]):
     def run(self, ctx: Context[CorrectionOptions]) -> dict[str, Any]:
         from norma.align.compared import read_rows
         from norma.align.preference import PreferenceTraining, Settings
-        from norma.pipeline.stages.preference import fit, show_first
+        from norma.pipeline.stages.preference import learn, show_first
 
         options = ctx.options
         dtype = prepare(ctx)
@@ -82,7 +82,7 @@ class Correction(Stage[CorrectionOptions]):
         settings = Settings.of(options.method, options.pairs, likelihood=1.0 if METHODS[options.method].paired else None)
         training = PreferenceTraining(model, read.rows, settings, options.pairs, seed=ctx.seed, dtype=dtype, folder=ctx.folder)
         steps = training.steps(options.epochs)
-        last = fit(ctx, model, training, steps, options.train)
+        last = learn(ctx, model, training, steps)
         save_model(ctx, model, method=options.method)
         numbers = {"pairs": len(read.rows), "steps": steps, "pairs_correct": last.get("pairs_correct")}
         return {"model": True, "method": options.method, **numbers}

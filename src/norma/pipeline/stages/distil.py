@@ -8,6 +8,7 @@ from pydantic import Field
 
 from norma.base.files import read_jsonl, write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
+from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._gap import GapOptions, measure_gap
 from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model
 from norma.spec.shown import Shown
@@ -48,20 +49,19 @@ class DistilOptions(AdaptOptions, StageOptions):
 class Distil(Stage[DistilOptions]):
     """Distils the prompt into the weights."""
 
-    kind, version, Options = "distil", 1, DistilOptions
+    kind, version, parallel, Options = "distil", 1, True, DistilOptions
     uses_spec = True
 
     def run(self, ctx: Context[DistilOptions]) -> dict[str, Any]:
         from norma.align.answers import AnswerTraining
         from norma.align.distil import Distillation, groups_of
-        from norma.train import train
 
         options = ctx.options
         dtype = prepare(ctx)
         model = adapted(ctx, open_model(ctx, options.from_))
-        if not (ctx.folder / "answers.jsonl").exists():
+        if ctx.ranks.first and not (ctx.folder / "answers.jsonl").exists():
             _teach(ctx, model)
-        rows = read_jsonl(ctx.folder / "answers.jsonl")
+        rows = ctx.ranks.tell(read_jsonl(ctx.folder / "answers.jsonl") if ctx.ranks.first else [])
         told, plain = (groups_of(model, rows, prompt) for prompt in ("told", "messages"))
         how: dict[str, Any] = {"size": options.batch, "micro_tokens": options.micro_tokens, "seed": ctx.seed, "dtype": dtype}
         training: AnswerTraining
@@ -71,9 +71,9 @@ class Distil(Stage[DistilOptions]):
             training = AnswerTraining(model, plain, **how)
         steps = training.steps(options.epochs)
         ctx.progress.say(f"{steps} steps of {training.size} questions; {training.left_out} questions are too long with their answers")
-        last = train(
-            model.transformer, training.losses, steps=steps, options=options.train, folder=ctx.folder, progress=ctx.progress, seed=ctx.seed
-        )
+        last = fit(ctx, model, training.losses, steps=steps)
+        if not ctx.ranks.first:
+            return {}
         summary: dict[str, Any] = {"model": True, "questions": len(training.groups), "steps": steps, "loss": last.get("loss")}
         if options.gap is not None:
             summary |= _gap(ctx, model, options.gap)

@@ -6,14 +6,13 @@ questions ─→ answers ─→ spec or reward model ─┴─→ preference tra
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from norma.align.preference_options import METHODS, Method, OnlineOptions, PairOptions
-from norma.base.errors import NormaError
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
+from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model, show_answers
 from norma.train.options import TrainOptions
 
@@ -100,7 +99,7 @@ def _offline(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Se
     steps = options.steps or training.steps(options.epochs)
     _table_of_sizes(ctx, read, training, steps)
     before = _measured(ctx, held, "before") if held is not None else None
-    last = fit(ctx, model, training, steps, options.train)
+    last = learn(ctx, model, training, steps)
     after = _measured(ctx, held, "after") if held is not None else None
     if not ctx.ranks.first:
         return {}
@@ -118,16 +117,9 @@ def show_first(ctx: Context[Any], model: LanguageModel, read: Read) -> None:
     show_answers(ctx, model.tokenizer, row.group.prompt, good, bad)
 
 
-def fit(ctx: Context[Any], model: LanguageModel, training: PreferenceTraining, steps: int, how: TrainOptions) -> dict[str, float]:
-    """Train on this rank's share of every step; ``model`` holds the whole end on every rank."""
-    from norma.train import train
-    from norma.train.spread import collect, recompute, spread
-
-    ranks = ctx.ranks.grouped(how.tensor_parallel)
+def learn(ctx: Context[Any], model: LanguageModel, training: PreferenceTraining, steps: int) -> dict[str, float]:
+    """Train on this rank's share of every step, in micro-batches that the plan keeps."""
     training.micro_tokens = ctx.plan.choose("micro_tokens", lambda: training.micro_tokens)
-    network = spread(model.transformer, ranks)
-    if how.recompute:
-        recompute(network)
 
     def shrink() -> str | None:
         done = training.shrink()
@@ -135,11 +127,7 @@ def fit(ctx: Context[Any], model: LanguageModel, training: PreferenceTraining, s
             ctx.plan.change("micro_tokens", training.micro_tokens)
         return done
 
-    losses = partial(training.losses, network=network, ranks=ranks)
-    said: dict[str, Any] = {"folder": ctx.folder, "progress": ctx.progress, "seed": ctx.seed, "name": ctx.name}
-    last = train(network, losses, steps=steps, options=how, ranks=ranks, shrink=shrink, **said)
-    collect(network, model.transformer, ranks)
-    return last
+    return fit(ctx, model, training.losses, steps=steps, shrink=shrink)
 
 
 def _table_of_sizes(ctx: Context[PreferenceOptions], read: Read, training: PreferenceTraining, steps: int) -> None:
@@ -207,11 +195,8 @@ def _table(method: str, before: dict[str, Any], after: dict[str, Any]) -> dict[s
 def _online(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Settings, dtype: torch.dtype) -> dict[str, Any]:
     from norma.align.online import OnlinePreference, by_model, by_spec
     from norma.align.rows import read_items
-    from norma.train import train
 
     options = ctx.options
-    if ctx.ranks.count > 1:
-        raise NormaError("online preference training samples from one process", mend="Run it without torchrun, or give data instead")
     judge = by_spec(ctx.need_spec()) if options.reward_model is None else by_model(_reward_model(ctx, options.reward_model))
     items = read_items(ctx.path(options.questions or ""))
     online, before = options.online, model.copy() if options.lora is None else None
@@ -220,16 +205,9 @@ def _online(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Set
     )
     steps = options.steps or 1
     ctx.progress.say(f"{steps} steps of {online.questions} questions x {online.answers} answers, the best over the worst")
-    last = train(
-        model.transformer,
-        training.losses,
-        steps=steps,
-        options=options.train,
-        folder=ctx.folder,
-        progress=ctx.progress,
-        seed=ctx.seed,
-        name=ctx.name,
-    )
+    last = fit(ctx, model, training.losses, steps=steps)
+    if not ctx.ranks.first:
+        return {}
     save_model(ctx, model, method=options.method)
     return {"model": True, "method": options.method, "steps": steps, "reward": last.get("reward"), "flat_groups": last.get("flat_groups")}
 

@@ -14,22 +14,9 @@ from pydantic import Field, model_validator
 from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
 from norma.pipeline.stages._dialling import DialOptions, ModelOptions, dialled
-from norma.pipeline.stages._learning import (
-    Source,
-    StepLosses,
-    Work,
-    flops_per_step,
-    load_rows,
-    open_model,
-    plan_compile,
-    plan_micro,
-    plan_steps,
-    prepare,
-    save_model,
-    scoring,
-    shrinking,
-    validation_texts,
-)
+from norma.pipeline.stages._fitting import StepLosses, fit
+from norma.pipeline.stages._learning import Source, load_rows, open_model, prepare, save_model, scoring, validation_texts
+from norma.pipeline.stages._length import Work, flops_per_step, plan_compile, plan_micro, plan_steps, shrinking
 from norma.pipeline.stages._mixing import MixOptions, held_out, pretraining
 
 if TYPE_CHECKING:
@@ -76,10 +63,7 @@ class Pretrain(Stage[PretrainOptions]):
 
         from norma.evaluate.samples import show_progress
         from norma.text.tokenizer import Tokenizer
-        from norma.train import train
-        from norma.train.compiling import compiled_blocks
         from norma.train.peak import matmul_peak
-        from norma.train.spread import collect, recompute, spread
 
         dtype, tokenizer = prepare(ctx), Tokenizer.load(ctx.path(ctx.options.tokenizer))
         ctx = replace(ctx, options=dialled(ctx, tokenizer, dtype), ranks=ctx.ranks.grouped(ctx.options.train.tensor_parallel))
@@ -96,26 +80,17 @@ class Pretrain(Stage[PretrainOptions]):
             work, losses = _from_shards(ctx, model, dtype, micro, steps=steps)
         arithmetic = flops_per_step(work, config)
         compiled = plan_compile(ctx, model, losses, steps)
-        network = spread(model.transformer, ctx.ranks)
-        if options.train.recompute:
-            recompute(network)
-        with compiled_blocks(network, compiled):
-            last = train(
-                network,
-                partial(losses, network, ranks=ctx.ranks),
-                steps=steps,
-                options=options.train,
-                folder=ctx.folder,
-                progress=ctx.progress,
-                seed=ctx.seed,
-                name=ctx.name,
-                ranks=ctx.ranks,
-                shrink=shrinking(ctx, micro),
-                sample=partial(show_progress, model, ctx.path(options.validation)) if options.train.sample_every else None,
-                flops_per_step=arithmetic,
-                peak_flops=ctx.plan.choose("peak_flops", partial(matmul_peak, dtype, str(model.transformer.device))),
-            )
-        collect(network, model.transformer, ctx.ranks)
+        last = fit(
+            ctx,
+            model,
+            losses,
+            steps=steps,
+            compiled=compiled,
+            shrink=shrinking(ctx, micro),
+            sample=partial(show_progress, model, ctx.path(options.validation)) if options.train.sample_every else None,
+            flops_per_step=arithmetic,
+            peak_flops=ctx.plan.choose("peak_flops", partial(matmul_peak, dtype, str(model.transformer.device))),
+        )
         if not ctx.ranks.first:
             return {}
         after = score()

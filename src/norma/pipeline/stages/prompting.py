@@ -8,7 +8,8 @@ from pydantic import Field
 
 from norma.pipeline.stage import Context, InputRef, Stage
 from norma.pipeline.stages._gap import ModesOptions, measure_gap
-from norma.pipeline.stages._learning import LengthOptions, open_model, prepare
+from norma.pipeline.stages._learning import open_model, prepare
+from norma.pipeline.stages._length import LengthOptions
 from norma.pipeline.stages.sft import tune
 from norma.spec.shown import Layout
 from norma.train.options import TrainOptions
@@ -69,7 +70,7 @@ class Prompting(Stage[PromptingOptions]):
         ruled = sum(tuple(m["content"] for m in conversation[:-1]) not in plain for conversation in made)
         ctx.progress.say(f"{len(made)} conversations from {len(items)} questions, {ruled} with rules in the prompt")
         rows = conversation_rows(model.tokenizer, made, options.sequence)
-        summary = tune(ctx, model, rows, options.sequence, options.train) | {"with_rules": ruled}
+        summary = tune(ctx, model, rows, options.sequence) | {"with_rules": ruled}
         if options.gap is not None:
             summary |= _gap(ctx, model, options.gap, layout)
         return summary

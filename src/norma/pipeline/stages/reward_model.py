@@ -15,6 +15,7 @@ from norma.base.errors import NormaError
 from norma.base.files import read_jsonl, write_json
 from norma.check.folders import Reads
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
+from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare
 from norma.train.options import TrainOptions
 
@@ -52,12 +53,9 @@ class RewardModelStage(Stage[RewardModelStageOptions]):
     kind, version, parallel, Options = "reward-model", 1, True, RewardModelStageOptions
 
     def run(self, ctx: Context[RewardModelStageOptions]) -> dict[str, Any]:
-        from functools import partial
-
         from norma.align.reward_model import REWARD, RewardModel
         from norma.align.reward_training import RewardTraining
-        from norma.train import checkpoint, train
-        from norma.train.spread import collect, spread
+        from norma.train import checkpoint
 
         options, dtype = ctx.options, prepare(ctx)
         model = open_model(ctx, options.from_)
@@ -71,19 +69,7 @@ class RewardModelStage(Stage[RewardModelStageOptions]):
         training = RewardTraining(reward, learnt, options.heads, options.learning, seed=ctx.seed, dtype=dtype)
         steps = max(1, round(options.epochs * len(training.judged) / min(options.learning.rows, len(training.judged))))
         _say(ctx, reward, training, learnt, held_out, steps)
-        network = spread(reward.model.transformer, ctx.ranks)
-        last = train(
-            network,
-            partial(training.losses, network, ranks=ctx.ranks),
-            steps=steps,
-            options=options.train,
-            folder=ctx.folder,
-            progress=ctx.progress,
-            seed=ctx.seed,
-            name=ctx.name,
-            ranks=ctx.ranks,
-        )
-        collect(network, reward.model.transformer, ctx.ranks)
+        last = fit(ctx, reward.model, training.losses, steps=steps)
         if not ctx.ranks.first:
             return {}
         quality = _finish(ctx, reward, training, held_out)

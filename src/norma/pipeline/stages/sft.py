@@ -9,22 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from norma.base.ranks import ALONE, Ranks
 from norma.pipeline.stage import Context, InputRef, Stage
-from norma.pipeline.stages._learning import (
-    AdaptOptions,
-    LengthOptions,
-    Source,
-    adapted,
-    load_rows,
-    open_model,
-    plan_compile,
-    plan_micro,
-    plan_steps,
-    prepare,
-    save_model,
-    scoring,
-    show_row,
-    shrinking,
-)
+from norma.pipeline.stages._fitting import fit
+from norma.pipeline.stages._learning import AdaptOptions, Source, adapted, load_rows, open_model, prepare, save_model, scoring, show_row
+from norma.pipeline.stages._length import LengthOptions, plan_compile, plan_micro, plan_steps, shrinking
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -64,7 +51,7 @@ class Sft(Stage[SftOptions]):
         prepare(ctx)
         model = adapted(ctx, open_model(ctx, options.from_))
         rows = load_rows(ctx, model.tokenizer, options.data, options.sequence)
-        return tune(ctx, model, rows, options.sequence, options.train, leash(ctx, model, options.leash))
+        return tune(ctx, model, rows, options.sequence, leash(ctx, model, options.leash))
 
 
 def leash(ctx: Context[Any], model: LanguageModel, choice: LeashChoice | None) -> Leash | None:
@@ -84,14 +71,9 @@ def leash(ctx: Context[Any], model: LanguageModel, choice: LeashChoice | None) -
     return Leash(near.transformer.eval().requires_grad_(False), choice.weight)
 
 
-def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: TrainOptions, leash: Leash | None = None) -> dict[str, Any]:
+def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, leash: Leash | None = None) -> dict[str, Any]:
     """Train ``model`` on packed rows, save it into the artefact, return the stage's summary."""
-    from functools import partial
-
     from norma.text.packing import Batches
-    from norma.train import train
-    from norma.train.compiling import compiled_blocks
-    from norma.train.spread import collect, recompute, spread
     from norma.train.step import language_losses
 
     options, dtype = ctx.options, prepare(ctx)
@@ -101,31 +83,15 @@ def tune(ctx: Context[Any], model: Any, rows: Any, sequence: int, training: Trai
     ctx.progress.say(
         f"{len(rows)} rows, {100 * float(rows.trained.mean()):.0f}% of their tokens learnt, {100 * batches.waste():.1f}% padding"
     )
-    how, micro = scoring(training, model.tokenizer), plan_micro(ctx, options, model.config, sequence, dtype)
+    how, micro = scoring(options.train, model.tokenizer), plan_micro(ctx, options, model.config, sequence, dtype)
 
     def losses(network: Transformer, step: int, ranks: Ranks = ALONE) -> Iterator[tuple[Tensor, dict[str, float]]]:
         return language_losses(network, batches, step, micro=micro.rows, dtype=dtype, ranks=ranks, scoring=how, leash=leash)
 
-    steps, ranks = plan_steps(ctx, options, model, batches, losses, micro), ctx.ranks.grouped(training.tensor_parallel)
+    steps = plan_steps(ctx, options, model, batches, losses, micro)
     compiled = plan_compile(ctx, model, losses, steps)
-    network = spread(model.transformer, ranks)
-    if training.recompute:
-        recompute(network)
-    with compiled_blocks(network, compiled):
-        last = train(
-            network,
-            partial(losses, network, ranks=ranks),
-            steps=steps,
-            options=training,
-            folder=ctx.folder,
-            progress=ctx.progress,
-            seed=ctx.seed,
-            name=ctx.name,
-            ranks=ranks,
-            shrink=shrinking(ctx, micro),
-        )
-    collect(network, model.transformer, ranks)
-    if not ranks.first:
+    last = fit(ctx, model, losses, steps=steps, compiled=compiled, shrink=shrinking(ctx, micro))
+    if not ctx.ranks.first:
         return {}
     save_model(ctx, model)
     more = {} if leash is None else {"kl": last.get("kl")}

@@ -16,6 +16,7 @@ from norma.base.errors import NormaError
 from norma.base.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._dialling import ModelOptions
+from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare
 from norma.train.options import TrainOptions
 
@@ -67,7 +68,9 @@ class TaskOptions(LearningOptions):
     data: InputRef = Field("data", description="The task-data stage.")
     examples: int | None = Field(None, ge=1, description="Learn from so many training rows only, drawn by the seed, each label alike.")
     unanswerable: bool = Field(False, description="Questions may have no answer: the threshold is learnt on validation rows.")
-    folds: int | None = Field(None, ge=2, description="For small sets: as many models, each tested on a part that it has not seen.")
+    folds: int | None = Field(
+        None, ge=2, description="For small sets: as many models, each tested on a part of the training rows whose texts it has not seen."
+    )
     calibrate: bool = Field(True, description="Fit a temperature on validation rows, for probabilities that can be believed.")
 
     @model_validator(mode="after")
@@ -97,9 +100,10 @@ class Task(Stage[TaskOptions]):
     kind, version, Options = "task", 1, TaskOptions
 
     def run(self, ctx: Context[TaskOptions]) -> dict[str, Any]:
-        from norma.evaluate.report.errors import render_errors
+        from norma.evaluate.report.errors import render_errors, worst
         from norma.pipeline.stages import _task_scores as measure
         from norma.tasks import heads
+        from norma.tasks.attending import looked
 
         given, dtype = read_given(ctx.path(ctx.options.data), ctx.options.data), prepare(ctx)
         if ctx.options.examples is not None:
@@ -116,7 +120,8 @@ class Task(Stage[TaskOptions]):
             scores["cross_validation"] = crossed
         write_jsonl(ctx.folder / "predictions.jsonl", predictions)
         write_json(ctx.folder / "scores.json", scores)
-        write_text(ctx.folder / "errors.html", render_errors(scores, predictions, title=ctx.name))
+        looks = looked(task, worst(predictions))
+        write_text(ctx.folder / "errors.html", render_errors(scores, predictions, title=ctx.name, looks=looks))
         heads.save(task.model, ctx.folder, task.told, stage=ctx.name, recipe_seed=ctx.seed)
         clear(ctx, ctx.folder)
         return {"scores": {k: v for k, v in scores.items() if isinstance(v, (int, float))}, "table": measure.table(scores)}
@@ -169,7 +174,6 @@ def learn(
     from norma.tasks import heads
     from norma.tasks.learning import TaskTraining, class_weights
     from norma.tasks.model import TaskModel
-    from norma.train import train as run
     from norma.train.early import EarlyStopping
 
     options = ctx.options
@@ -204,18 +208,7 @@ def learn(
         how: dict[str, Any] = {"every": every, "patience": options.patience, "state": state, "folder": folder, "say": ctx.progress.say}
         folder.mkdir(parents=True, exist_ok=True)
         stopping = EarlyStopping(model.transformer, measure, **how)
-    run(
-        model.transformer,
-        partial(training.losses, model.transformer),
-        steps=steps,
-        options=options.train,
-        folder=folder,
-        progress=ctx.progress,
-        state=state,
-        seed=seed,
-        name=ctx.name,
-        until=stopping,
-    )
+    fit(ctx, model, training.losses, steps=steps, folder=folder, state=state, seed=seed, until=stopping)
     if stopping is not None:
         steps, value = stopping.finish(steps)
         ctx.progress.say(f"the weights after step {steps} are kept: {value:.4f} on validation rows")
@@ -255,29 +248,39 @@ def _held_out(task: TaskModel, rows: Rows, rules: Literal["squad", "cmrc"]) -> f
 
 
 def _crossed(ctx: Context[TaskOptions], given: Given, dtype: torch.dtype) -> dict[str, Any]:
-    """Each training row predicted by a model that has not seen it; a fold that is done is read from its file."""
+    """Each training row predicted by a model that has not seen its text; a fold that is done is read from its file."""
     from norma.pipeline.stages import _task_scores as measure
-    from norma.tasks.scores import folds
+    from norma.tasks.rows import key
+    from norma.tasks.scores import folds, grouped_folds
 
-    count = ctx.options.folds
+    count, shape = ctx.options.folds, given.shape
     assert count is not None
-    if given.shape != "labels":
-        raise NormaError("folds are for tasks of labels", where=f"stage '{ctx.name}'", mend="Leave folds out")
-    parts = folds([row["label"] for row in given.train], count, ctx.seed)
-    logits: list[list[float]] = [[] for _ in given.train]
+    if shape == "labels":
+        parts = folds([row["label"] for row in given.train], count, ctx.seed)
+    else:
+        parts = grouped_folds([key(row) for row in given.train], count, ctx.seed)
+    said: list[Any] = [None] * len(given.train)
     for number, held_out in enumerate(parts):
         folder = ctx.folder / "folds" / f"{number}"
         path = ctx.folder / "folds" / f"{number}.json"
         if not path.exists():
             ctx.progress.say(f"fold {number + 1} of {count}")
             out = set(held_out)
-            rest = [row for i, row in enumerate(given.train) if i not in out]
+            rest, asked = ([row for i, row in enumerate(given.train) if (i in out) == held] for held in (False, True))
             task, _ = learn(ctx, _base(ctx), given, rest, given.validation, folder, (ctx.seed << 8) + number + 1, dtype)
-            write_json(path, task.label_logits([given.train[i] for i in held_out]).tolist())
+            if shape == "questions":
+                _finish(ctx, task, given)  # when to be silent
+            write_json(path, task.label_logits(asked).tolist() if shape == "labels" else task.predict(asked))
         clear(ctx, folder)
-        for i, row in zip(held_out, read_json(path), strict=True):
-            logits[i] = row
-    return {"folds": count, **measure.label_metrics(given.train, logits, given.labels, seed=ctx.seed)}
+        for i, one in zip(sorted(held_out), read_json(path), strict=True):
+            said[i] = one
+    if shape == "labels":
+        metrics = measure.label_metrics(given.train, said, given.labels, seed=ctx.seed)
+    elif shape == "tokens":
+        metrics = measure.token_metrics(said, given.labels, seed=ctx.seed)
+    else:
+        metrics, _ = measure.answer_metrics(said, _rules(ctx, given), seed=ctx.seed)
+    return {"folds": count, **metrics}
 
 
 def _finish(ctx: Context[TaskOptions], task: TaskModel, given: Given) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -13,12 +14,15 @@ from sqlalchemy import func, select
 from norma.base.errors import NormaError
 from norma.base.hashing import digest
 from norma.labels.queues import Drawn
-from norma.labels.summary import table
+from norma.labels.schema import ITEMS
+from norma.labels.summary import table_of_counts
 from norma.spec import Item, Message, Status
 from norma.studio import preferences
 from norma.studio.database import Database
 from norma.studio.security import Annotator, Reviewer
 from norma.studio.tables import TASKS
+from norma.studio.words import language_of, said
+from norma.studio.work import standing
 
 router = APIRouter(prefix="/api")
 LONG = 20_000  # characters of a text that somebody types
@@ -67,26 +71,27 @@ class Answer(Body):
     model: str = Field("", max_length=200)
 
 
-def shown(place: Any, task: Any, who: str, reviewer: bool) -> dict[str, Any]:
-    """What the browser needs of a task. The checker's verdict stays here: it would lead the annotator."""
-    item = _items(place.database, [task.item]).get(task.item)
-    history = place.work.history(task, who)
-    view = {
-        "task": task.key, "item": task.item, "response": task.response, "rule": task.rule, "rule_hash": task.rule_hash,
-        "language": task.language, "queue": task.queue, "messages": [dict(m) for m in item.messages] if item else [],
-        "guideline": place.guideline(task.rule), "revision": len(history), "state": task.state,
-    }  # fmt: skip
-    if task.state == "conflict" and reviewer:
-        view["marks"] = [
-            {"annotator": m.annotator, "verdict": m.verdict, "corrected": m.corrected, "rationale": m.rationale, "spans": m.spans}
-            for m in place.work.marks(task)
-        ]
-    return view
+def shown(place: Any, tasks: Sequence[Any], who: str, reviewer: bool) -> list[dict[str, Any]]:
+    """What the browser needs of tasks. The checker's verdict stays here: it would lead the annotator."""
+    items, marks = _items(place.database, [t.item for t in tasks]), place.work.marks(tasks)
+    views = []
+    for task in tasks:
+        item = items.get(task.item)
+        view = {
+            "task": task.key, "item": task.item, "response": task.response, "rule": task.rule, "rule_hash": task.rule_hash,
+            "language": task.language, "queue": task.queue, "messages": [dict(m) for m in item.messages] if item else [],
+            "guideline": place.guideline(task.rule), "revision": sum(m.annotator == who for m in marks[task.key]), "state": task.state,
+        }  # fmt: skip
+        if task.state == "conflict" and reviewer:
+            view["marks"] = [
+                {"annotator": m.annotator, "verdict": m.verdict, "corrected": m.corrected, "rationale": m.rationale, "spans": m.spans}
+                for m in standing(marks[task.key])
+            ]
+        views.append(view)
+    return views
 
 
 def _items(database: Database, ids: list[str]) -> dict[str, Item]:
-    from norma.labels.schema import ITEMS
-
     with database.read() as connection:
         query = select(ITEMS).where(ITEMS.c.item.in_(ids))
         return {r.item: Item(r.item, tuple(r.messages), r.language, r.facts, r.cluster, r.reference) for r in connection.execute(query)}
@@ -97,7 +102,7 @@ def next_items(request: Request, user: Annotator, held: str = Query("", max_leng
     """Up to three items; ``held``: tasks that the browser has, comma-separated."""
     place, reviewer = request.app.state.place, user.may("reviewer")
     tasks = place.work.next(user.name, reviewer=reviewer, rule=rule, held=[h for h in held.split(",") if h])
-    return {"items": [shown(place, t, user.name, reviewer) for t in tasks], "progress": place.work.progress(user.name)}
+    return {"items": shown(place, tasks, user.name, reviewer), "progress": place.work.progress(user.name)}
 
 
 @router.post("/mark")
@@ -138,7 +143,7 @@ def undo(request: Request, user: Annotator) -> Any:
         return {"item": None, "progress": place.work.progress(user.name)}
     key, old = found
     place.database.note(user.name, "undo", task=key)
-    item = shown(place, place.work.task(key), user.name, user.may("reviewer"))
+    (item,) = shown(place, [place.work.task(key)], user.name, user.may("reviewer"))
     item["before"] = {"verdict": old.verdict, "spans": old.spans, "corrected": old.corrected, "rationale": old.rationale}
     return {"item": item, "progress": place.work.progress(user.name)}
 
@@ -163,9 +168,10 @@ def check(request: Request, user: Annotator, body: Check) -> Any:
 
 @router.get("/agreement")
 def agreement(request: Request, user: Annotator) -> Any:
-    """The table of norma.labels.summary over answers with two marks or more; made again at most every five seconds."""
-    place = request.app.state.place
-    return place.lately("agreement", 5.0, lambda: {"rows": [row.json() for row in table(place.work.doubly_marked(), resamples=200)]})
+    """The table of norma.labels.summary over answers with two marks or more."""
+    language, counted = language_of(request), request.app.state.place.work.agreement()
+    rows = [row.json() for row in table_of_counts(counted, resamples=1000)]
+    return {"rows": [row | {"words": said(row["words"], language)} for row in rows]}
 
 
 @router.get("/conflicts")
@@ -173,7 +179,7 @@ def conflicts(request: Request, user: Reviewer) -> Any:
     place = request.app.state.place
     with place.database.read() as connection:
         rows = connection.execute(select(TASKS).where(TASKS.c.state == "conflict").order_by(TASKS.c.place).limit(10)).all()
-    return {"items": [shown(place, row, user.name, True) for row in rows]}
+    return {"items": shown(place, rows, user.name, True)}
 
 
 # ── preferences ──
@@ -241,7 +247,7 @@ def annotate_answer(request: Request, user: Annotator, body: Answer) -> Any:
 
 
 def _add(place: Any, answer: Answer, queue: str, language: str = "") -> int:
-    from norma.evaluate.prompts import language_of
+    from norma.evaluate import prompts
 
     spec = place.run_spec
     if spec is None:
@@ -250,7 +256,7 @@ def _add(place: Any, answer: Answer, queue: str, language: str = "") -> int:
         if set(m) != {"role", "content"} or m["role"] not in ("system", "developer", "user", "assistant"):
             raise NormaError("a message has a role and a content")
     messages = tuple(Message(role=m["role"], content=m["content"]) for m in answer.messages)
-    item = Item(f"{queue}/{digest([dict(m) for m in messages])[:16]}", messages, language or language_of(messages[-1]["content"]))
+    item = Item(f"{queue}/{digest([dict(m) for m in messages])[:16]}", messages, language or prompts.language_of(messages[-1]["content"]))
     rules = [spec.rule(r) for r in answer.rules] if answer.rules else [spec.rule(r) for r in spec.resolve(item).active]
     place.database.labels.add_items([item])
     name = digest([queue, item.id, answer.response, time.time()])

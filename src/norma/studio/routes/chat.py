@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from norma.base.errors import NormaError
 from norma.evaluate.prompts import language_of
 from norma.spec import Item, Message
+from norma.studio import words
 from norma.studio.security import Annotator
 
 router = APIRouter(prefix="/api/chat")
@@ -41,10 +42,10 @@ class Talk(BaseModel):
 def chat(request: Request, user: Annotator, body: Talk) -> StreamingResponse:
     if not _places.acquire(blocking=False):
         raise HTTPException(429, "too many conversations at once", {"retry-after": "2"})
-    return StreamingResponse(_answer(request.app.state.place, body), media_type="application/x-ndjson")
+    return StreamingResponse(_answer(request.app.state.place, body, words.language_of(request)), media_type="application/x-ndjson")
 
 
-def _answer(place: Any, body: Talk) -> Iterator[str]:
+def _answer(place: Any, body: Talk, language: str) -> Iterator[str]:
     def line(**value: Any) -> str:
         return json.dumps(value, ensure_ascii=False) + "\n"
 
@@ -64,6 +65,7 @@ def _answer(place: Any, body: Talk) -> Iterator[str]:
             yield line(verdicts=[v.row() for v in spec.verdicts(item, "".join(parts), "report")])
         yield line(end=True)
     except NormaError as error:
-        yield line(error=str(error))
+        told = [words.said(text, language) for text in (error.what, error.mend) if text]
+        yield line(error=". ".join(filter(None, [error.where, *told])))
     finally:
         _places.release()

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from norma.studio.accounts import Refused
 from norma.studio.security import Admin, Annotator
 from norma.studio.tables import AUDIT
+from norma.studio.words import language_of, said
 
 router = APIRouter(prefix="/api/people")
 Role = Literal["annotator", "reviewer", "admin"]
@@ -77,4 +78,5 @@ def own_password(request: Request, user: Annotator, body: OwnPassword) -> Any:
 def audit(request: Request, user: Admin, before: int = Query(2**62), count: int = Query(50, ge=1, le=200)) -> Any:
     query = select(AUDIT).where(AUDIT.c.id < before).order_by(AUDIT.c.id.desc()).limit(count)
     with request.app.state.place.database.read() as connection:
-        return {"rows": [dict(row._mapping) for row in connection.execute(query)]}
+        rows = [dict(row._mapping) for row in connection.execute(query)]
+    return {"rows": [row | {"action": said(row["action"], language_of(request))} for row in rows]}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from norma.studio import processes
 from norma.studio.security import Admin, Annotator
+from norma.studio.words import language_of, said
 
 router = APIRouter(prefix="/api/run")
 
@@ -24,7 +25,10 @@ def state(request: Request, user: Annotator, run: str = "") -> Any:
     if place.run is None:
         raise HTTPException(404, "this studio was opened on a spec: there is no run")
     folder = processes.pick(place.run, run or place.run.name)
-    return {**processes.overview(folder), "log": processes.tail(folder / "studio" / "run.log")}
+    state, language = processes.overview(folder), language_of(request)
+    for stage in state["stages"]:
+        stage["reasons"] = [said(reason, language) for reason in stage["reasons"]]
+    return {**state, "note": said(state["note"] or "", language), "log": processes.tail(folder / "studio" / "run.log")}
 
 
 @router.post("/start")

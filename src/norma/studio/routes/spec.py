@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from norma.base.errors import NormaError
 from norma.base.files import write_text
-from norma.spec import Spec
+from norma.base.strict_yaml import parse_yaml
+from norma.spec import Spec, shipped
 from norma.spec.diff import diff
 from norma.spec.lint import lint
 from norma.studio.security import Admin, Annotator
+from norma.studio.words import language_of, said
 
 router = APIRouter(prefix="/api/spec")
 _saving = threading.Lock()
@@ -40,6 +42,15 @@ def check(request: Request, user: Annotator, body: Edited) -> Any:
 
         against = diff(place.run_spec, new)
         price = [cost.row() for cost in costs(against, place.run_spec, new, place.run)]
+    language = language_of(request)
+    for one in (*row["spec"], *(c for rule in row["rules"] for c in rule["changes"])):
+        told = {
+            "facet": said(one["facet"], language),
+            "note": said(one["note"], language),
+            "stale": [said(s, language) for s in one["stale"]],
+        }
+        one.update(told)
+    price = [cost | {name: said(cost[name], language) for name in ("facet", "what", "why")} for cost in price]
     findings = [f.row() for f in lint(new, run_checkers=True, kinds={"program", "composite"})]
     return {"ok": True, "lint": findings, "diff": row, "changed": bool(changed), "costs": price, "digest": new.digest}
 
@@ -64,6 +75,13 @@ def save(request: Request, user: Admin, body: Edited) -> Any:
 def _both(place: Any, body: Edited) -> tuple[Spec, Spec]:
     if place.spec is None:
         raise HTTPException(404, "this run has no spec")
-    if any(line.lstrip().startswith("include:") for line in body.text.splitlines()):
-        raise NormaError("a spec that includes other files is edited in an editor", mend="norma spec diff shows what a change costs")
-    return place.spec, Spec.parse(body.text, place.spec_path.name)
+    # A client's text opens no file that the spec on the disk does not name already.
+    if new := _included(body.text) - _included(place.spec_path.read_text(encoding="utf-8-sig")) - set(shipped.names()):
+        raise NormaError(f"'{min(new)}' is not included yet", mend="Add an include in an editor; here its rules can be composed")
+    return place.spec, Spec.parse(body.text, place.spec_path.name, path=place.spec_path)
+
+
+def _included(text: str) -> set[str]:
+    data = parse_yaml(text, "").data
+    named = data.get("include") if isinstance(data, dict) else None
+    return {str(n) for n in named} if isinstance(named, list) else set()

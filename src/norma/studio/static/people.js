@@ -4,7 +4,7 @@ async function users() {
   const { users: found } = await ask("/api/people");
   const change = (body) => ask("/api/people/change", body).then(() => { say(T("Changed; their sessions have ended", "已更改；其会话已结束")); return all(); }).catch(trouble);
   $("users").replaceChildren(make("thead", {}, row([T("name", "用户名"), T("role", "角色"), T("may come in", "可登录"), T("since", "创建时间"), T("new password", "新密码")], "th")), make("tbody", {}, ...found.map((u) => {
-    const role = make("select", { "aria-label": T("role", "角色"), onchange: (e) => change({ name: u.name, role: e.target.value }) }, ...["annotator", "reviewer", "admin"].map((r) => make("option", { selected: r === u.role }, r)));
+    const role = make("select", { "aria-label": T("role", "角色"), onchange: (e) => change({ name: u.name, role: e.target.value }) }, ...["annotator", "reviewer", "admin"].map((r) => make("option", { value: r, selected: r === u.role }, PEOPLE[r])));
     const active = make("input", { type: "checkbox", "aria-label": T("may come in", "可登录"), onchange: (e) => change({ name: u.name, active: e.target.checked }) });
     active.checked = u.active;
     const secret = make("input", { type: "password", minlength: 10, "aria-label": T("new password", "新密码"), autocomplete: "new-password" });

@@ -13,16 +13,14 @@ async function check() {
     plan(found);
   } catch (error) { good = null; $("verdict").textContent = ""; $("plan").replaceChildren(make("p", { class: "alarm" }, error.message)); }
 }
-const STALE = zh ? { labels: "标注", corrections: "修正", classifier: "分类器", "training rows": "训练数据", report: "报告", "spot check": "抽查", "rendered prompts": "提示文本", "items that flip": "适用性改变的条目", "pairs and rewards that flip": "状态改变的偏好对与奖励", scores: "分数", training: "训练", "rewards, replayed from stored scores": "奖励（由已存分数重算）", gate: "合规门槛", "elicited answers": "试题回答", "everything is to be made": "全部需要制作", "labels, to be relabelled": "标注（需改名）", "training pairs": "偏好对" } : {};
-const stale = (word) => STALE[word] || word;
 const short = (value) => (value == null ? "–" : typeof value === "string" ? value : JSON.stringify(value, null, 1));
 function plan(found) {
   const parts = [];
   const kinds = { added: T("added", "新增"), removed: T("removed", "删除"), renamed: T("renamed", "改名"), changed: T("changed", "更改") };
-  const change = (c) => { const line = make("div", { class: "answer" }); drawDifference(line, short(c.before), short(c.after)); return make("div", { class: "change" }, make("p", {}, make("b", {}, c.facet), c.note ? make("small", {}, ` ${c.note}`) : null, ...c.stale.map((s) => make("span", { class: "chip warn" }, stale(s)))), line); };
+  const change = (c) => { const line = make("div", { class: "answer" }); drawDifference(line, short(c.before), short(c.after)); return make("div", { class: "change" }, make("p", {}, make("b", {}, c.facet), c.note ? make("small", {}, ` ${c.note}`) : null, ...c.stale.map((s) => make("span", { class: "chip warn" }, s))), line); };
   for (const r of found.diff.rules) parts.push(make("h3", {}, make("code", {}, r.new || r.old), " ", make("span", { class: "chip plain" }, kinds[r.kind])), ...r.changes.map(change));
   parts.push(...found.diff.spec.map(change));
-  if (found.costs.length) parts.push(make("h3", {}, T("What has to be made again in this run", "本次训练中需要重做的部分")), make("div", { class: "scroll" }, make("table", {}, make("thead", {}, row([T("rule", "规则"), T("facet", "方面"), T("what", "内容"), T("where", "位置"), T("stale", "过期"), T("of", "总数"), T("why", "原因")], "th")), make("tbody", {}, ...found.costs.map((c) => row([make("code", {}, c.rule), c.facet, stale(c.what), make("small", {}, c.store), c.stale.toLocaleString(), c.of.toLocaleString(), make("small", {}, c.why)]))))));
+  if (found.costs.length) parts.push(make("h3", {}, T("What has to be made again in this run", "本次训练中需要重做的部分")), make("div", { class: "scroll" }, make("table", {}, make("thead", {}, row([T("rule", "规则"), T("facet", "方面"), T("what", "内容"), T("where", "位置"), T("stale", "过期"), T("of", "总数"), T("why", "原因")], "th")), make("tbody", {}, ...found.costs.map((c) => row([make("code", {}, c.rule), c.facet, c.what, make("small", {}, c.store), c.stale.toLocaleString(), c.of.toLocaleString(), make("small", {}, c.why)]))))));
   const errors = found.lint.filter((f) => f.severity === "error");
   if (errors.length) parts.push(make("ul", { class: "findings" }, ...errors.map((f) => make("li", {}, make("span", { class: "chip bad" }, T("error", "错误")), " ", f.text))));
   $("plan").replaceChildren(...parts);

@@ -53,6 +53,7 @@ const VERDICTS = {
 const MARKS = { compliant: "✓", violation: "✗", not_applicable: "–", unsure: "?", error: "!" };
 const COLOURS = { compliant: "good", violation: "bad", not_applicable: "plain", unsure: "warn", error: "warn" };
 const chip = (verdict) => make("span", { class: `chip ${COLOURS[verdict] || "plain"}` }, `${MARKS[verdict] || ""} ${VERDICTS[verdict] || verdict}`);
+const PEOPLE = { annotator: T("annotator", "标注员"), reviewer: T("reviewer", "复核员"), admin: T("admin", "管理员") };
 const ROLES = { user: T("User", "用户"), assistant: T("Assistant", "助手"), system: T("System", "系统"), developer: T("Developer", "开发者") };
 function turns(messages) {
   return messages.map((m) => make("div", { class: `turn ${m.role}` }, make("span", { class: "label" }, ROLES[m.role] || m.role), make("p", {}, m.content)));
@@ -95,6 +96,6 @@ async function agreement(place) {
   const number = (v) => (v == null ? "–" : v.toFixed(2));
   const between = (v) => (v.value == null ? "–" : `${number(v.value)} (${number(v.low)} – ${number(v.high)})`);
   const question = { applies: T("applies?", "是否适用"), kept: T("kept?", "是否遵守") };
-  place.replaceChildren(make("table", {}, make("thead", {}, row([T("rule", "规则"), T("language", "语言"), T("question", "问题"), T("answers", "回答数"), T("people", "人数"), T("raw", "原始一致率"), "α", "AC1", T("in words (English)", "结论（英文）")], "th")),
+  place.replaceChildren(make("table", {}, make("thead", {}, row([T("rule", "规则"), T("language", "语言"), T("question", "问题"), T("answers", "回答数"), T("people", "人数"), T("raw", "原始一致率"), "α", "AC1", T("in words", "结论")], "th")),
     make("tbody", {}, ...rows.map((r) => row([make("code", {}, r.rule), r.language, question[r.question] || r.question, String(r.items), String(r.annotators), r.raw == null ? "–" : `${Math.round(100 * r.raw)}%`, between(r.alpha), between(r.ac1), make("small", {}, r.words)])))));
 }
