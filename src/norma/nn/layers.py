@@ -170,7 +170,8 @@ def gated(gate: nn.Module, up: nn.Module, name: Activation, x: Tensor) -> Tensor
     """act(gate(x)) * up(x) (Shazeer, 2002.05202), where one product gives both without taking that apart."""
     joint = joined((gate, up), x)
     if joint is None:
-        return activate(name, gate(x)) * up(x)
+        inner: Tensor = activate(name, gate(x)) * up(x)
+        return inner
     if kernels.activates(joint, joint.shape[-1] // 2):
         return kernels.gated(joint, name)
     left, right = joint.chunk(2, dim=-1)

@@ -184,7 +184,8 @@ def block_activations(config: ModelConfig, shape: Shape) -> int:
 
 def _fused(shape: Shape) -> bool:
     """Whether this machine's kernels for activations and the loss will be used."""
-    return kernels.ready(torch.bfloat16 if shape.activations == 2 else torch.float32)
+    built: bool = kernels.ready(torch.bfloat16 if shape.activations == 2 else torch.float32)
+    return built
 
 
 def _copies(config: ModelConfig, shape: Shape) -> int:
