@@ -355,7 +355,9 @@ def test_online_training_raises_what_the_judge_likes(make_model: Make, questions
 
     options = OnlineOptions(questions=3, answers=8, max_new_tokens=6, unfinished=0.0)
     settings = Settings.of("dpo", PairOptions())
-    training = OnlinePreference(model, model.copy(), judge, questions, settings, options, micro_tokens=512, seed=0, dtype=torch.float32)
+    training = OnlinePreference(
+        model, model.copy(), judge, questions, settings, options, micro_tokens=512, seed=0, dtype=torch.float32
+    )
     rows, first = training.rollout(0)
     assert [r.group for r in rows] == [r.group for r in training.rollout(0)[0]], "a pure function of weights, seed and step"
     assert first["flat_groups"] == pytest.approx(1 - len(rows) / 3)

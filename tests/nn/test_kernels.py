@@ -109,6 +109,7 @@ def test_a_query_that_sees_nothing() -> None:
 
 @needs_kernel
 def test_bits_depend_neither_on_the_run_nor_on_threads() -> None:
+    assert kernels.state() is None
     dtype = torch.bfloat16 if kernels.bf16_on_cpu() else torch.float32
     inputs, grad = tensors((5, 4, 2, 150, 150, 64), dtype)
     bias = torch.randn(1, 4, 150, 150, generator=torch.Generator().manual_seed(1)).to(dtype)

@@ -59,7 +59,9 @@ CHANGES: list[tuple[str, str, dict[str, Any], set[str]]] = [
 
 @needs_transformers
 @pytest.mark.parametrize(("name", "what", "change", "columns"), CHANGES, ids=lambda x: x if isinstance(x, str) else "")
-def test_a_wrong_setting_is_seen(name: str, what: str, change: dict[str, Any], columns: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_seen(
+    name: str, what: str, change: dict[str, Any], columns: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     right: Callable[..., ModelConfig] = parity.config_from_hf
     monkeypatch.setattr(parity, "config_from_hf", lambda *a: dataclasses.replace(right(*a), **change))
     seen = {line.split()[0] for line in check(dataclasses.replace(_case(name), preset=None)).beyond()}

@@ -22,31 +22,14 @@ transformers = pytest.importorskip("transformers")
 
 V = 37
 MARIAN = {
-    "vocab_size": V,
-    "d_model": 15,
-    "encoder_layers": 2,
-    "decoder_layers": 1,
-    "max_position_embeddings": 30,
-    "init_std": 0.2,
-    "encoder_attention_heads": 3,
-    "decoder_attention_heads": 3,
-    "encoder_ffn_dim": 22,
-    "decoder_ffn_dim": 22,
-    "pad_token_id": 1,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 1,
-    "scale_embedding": True,
+    "vocab_size": V, "d_model": 15, "encoder_layers": 2, "decoder_layers": 1, "max_position_embeddings": 30, "init_std": 0.2,
+    "encoder_attention_heads": 3, "decoder_attention_heads": 3, "encoder_ffn_dim": 22, "decoder_ffn_dim": 22,
+    "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 1, "scale_embedding": True,
 }
 T5 = {"vocab_size": V, "d_model": 12, "d_kv": 5, "d_ff": 20, "num_layers": 2, "num_decoder_layers": 1, "num_heads": 3}
 SWITCH = {
-    **T5,
-    "num_layers": 4,
-    "num_decoder_layers": 2,
-    "num_experts": 3,
-    "expert_capacity": 2,
-    "num_sparse_encoder_layers": 2,
-    "num_sparse_decoder_layers": 1,
+    **T5, "num_layers": 4, "num_decoder_layers": 2, "num_experts": 3, "expert_capacity": 2,
+    "num_sparse_encoder_layers": 2, "num_sparse_decoder_layers": 1,
 }
 CLASSES = {
     "marian": ("MarianConfig", "MarianMTModel", MARIAN),

@@ -132,7 +132,7 @@ def cut(a: tuple[int, ...], b: tuple[int, ...], room: int) -> Counter[tuple[tupl
     if len(a) + len(b) <= room:
         return Counter({(a, b): 1.0})
     out: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
-    for shorter in [(a[1:], b), (a[:-1], b)] if len(a) > len(b) else [(a, b[1:]), (a, b[:-1])]:
+    for shorter in ([(a[1:], b), (a[:-1], b)] if len(a) > len(b) else [(a, b[1:]), (a, b[:-1])]):
         for result, chance in cut(*shorter, room).items():
             out[result] += chance / 2
     return out

@@ -65,7 +65,7 @@ def test_written_out_as_one_file_it_is_the_same_spec(folder: Path) -> None:
     deep = folder / "only.yaml"
     deep.write_text('norma: 1\nspec: {id: t, version: "1"}  # a remark\nrules: [{id: a, statement: {en: x}}]\n', encoding="utf-8")
     assert Spec.load(deep).one_file() == deep.read_text(encoding="utf-8")
-    deep.write_text("norma: 1\nspec: {id: t, version: 1.10}\ninclude: [deep.yaml]\n", encoding="utf-8")
+    deep.write_text('norma: 1\nspec: {id: t, version: 1.10}\ninclude: [deep.yaml]\n', encoding="utf-8")
     assert Spec.parse(Spec.load(deep).one_file()).version == "1.10"
 
 

@@ -149,7 +149,9 @@ def test_sketches_are_alike_in_every_process() -> None:
         " s.update(shingles('one two three four five six 他在北京工作', 5)); print(sum(s.digest()))"
     )
     said = {
-        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
         for seed in ("1", "2")
     }
     assert len(said) == 1

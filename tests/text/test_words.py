@@ -54,7 +54,7 @@ def division(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         ("   ", "¶   "),
         ("One word", "¶One| word"),
         ("Wait...  what? Yes.", "¶Wait|.|.|.| | what|?§ Yes|."),
-        ('He said: "No." Then left.', '¶He| said|:| "|No|.|"§ Then| left|.'),
+        ("He said: \"No.\" Then left.", '¶He| said|:| "|No|.|"§ Then| left|.'),
         ("Mr. Doe and J. Roe, e.g. in Fig. 3. It is 3.14 or 1,000.50! Don't.", None),
         ("snake_case x+=1", "¶snake|_|case| x|+|=|1"),
         ("caf\u00e9 cafe\u0301 हिन्दी Ἀχιλλεύς", "¶caf\u00e9| cafe\u0301| हिन्दी| Ἀχιλλεύς"),

@@ -69,7 +69,9 @@ def test_equal_blocks_are_compiled_once() -> None:
     [(1.0, 0.9, 30.0, 1000, True), (1.0, 0.9, 30.0, 200, False), (1.0, 1.0, 30.0, 10_000, False), (1.0, 0.99, 30.0, 2000, False)],
     ids=["100 s saved for 30", "less than ten minutes", "no faster", "20 s saved for 30"],
 )
-def test_only_where_it_pays(plain: float, quick: float, spent: float, steps: int, pays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_where_it_pays(
+    plain: float, quick: float, spent: float, steps: int, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = [0.0]
 
     def measured(model: Transformer, losses: Any, steps: int = 4) -> float:

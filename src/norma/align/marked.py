@@ -1,9 +1,9 @@
 """Marks of a label store, people's and checkers', as rows to learn from.
 
-labels, inputs ─→ one verdict for each answer and rule: people's marks before checkers' ─→ Answer
-    ├→ marks   desirable: every active rule complies; undesirable: one is violated; else left out            (KTO)
-    ├→ pairs   an answer that keeps more rules over one to the same input that keeps fewer and no other      (dominance)
-    └→ pairs   what people wrote in its place over the answer they corrected
+    labels, inputs ─→ one verdict for each answer and rule: people's marks before checkers' ─→ Answer
+        ├→ marks   desirable: every active rule complies; undesirable: one is violated; else left out            (KTO)
+        ├→ pairs   an answer that keeps more rules over one to the same input that keeps fewer and no other      (dominance)
+        └→ pairs   what people wrote in its place over the answer they corrected
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Preference training: pairs or marks of answers move the policy, on a leash to the model before or without one.
 
-rows ─→ the batch of step N (data, seed, N) ─→ norma.align.comparison ─→ losses and numbers of step N
-the model before ─→ log p of every answer, once ─→ reference.json
-held-out rows ─→ the same numbers, before and after
+    rows ─→ the batch of step N (data, seed, N) ─→ norma.align.comparison ─→ losses and numbers of step N
+    the model before ─→ log p of every answer, once ─→ reference.json
+    held-out rows ─→ the same numbers, before and after
 """
 
 from __future__ import annotations

@@ -41,7 +41,6 @@ def batch_table(options: PolicyOptions, *, steps: int, questions: int, prompt_to
 
 def in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the rows of metrics.jsonl say, in sentences; nothing where all is as it should be. The one place that is asked for them."""
-
     def share(name: str) -> float:
         values = [float(row[name]) for row in rows if row.get(name) is not None]
         return sum(values) / len(values) if values else 0.0

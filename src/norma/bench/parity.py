@@ -172,7 +172,9 @@ class _Check:
             own, more = self._own()
         logits, loss, gradients, gradient = self._learning()
         found = (*problems, *more)
-        return Row(self.case.family, self.case.name, logits, loss, gradients, gradient, attention, padding, masked, max(again, own), found)
+        return Row(
+            self.case.family, self.case.name, logits, loss, gradients, gradient, attention, padding, masked, max(again, own), found
+        )
 
     def _their_outputs(self, model: Any, config: ModelConfig, batch: peer.Batch) -> peer.Outputs:
         return peer.named(model(**peer.arguments(model, config, batch)), config)

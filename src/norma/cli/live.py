@@ -1,12 +1,12 @@
 """The live view of a stage: a bar, and below it each number with the curve it has drawn so far.
 
-4/13 alternating ━━━━━━━━━━╸━━━━━━━━━ 412/900 0:12:03 left
-  loss             4.331  █▆▅▄▃▃▂▂▂▁▁▁
-    generative     4.102  █▆▅▄▃▃▂▂▂▁▁▁
-  bits per byte    1.884  █▆▅▄▃▃▂▂▂▁▁▁
-  gradient norm    0.418  ▂█▆▃▃▂▂▂▁▁▁▁
-  tokens/s         15.5k  ▇▇█▇▇▇
-  of the peak        41%  ▇▇█▇▇▇
+    4/13 alternating ━━━━━━━━━━╸━━━━━━━━━ 412/900 0:12:03 left
+      loss             4.331  █▆▅▄▃▃▂▂▂▁▁▁
+        generative     4.102  █▆▅▄▃▃▂▂▂▁▁▁
+      bits per byte    1.884  █▆▅▄▃▃▂▂▂▁▁▁
+      gradient norm    0.418  ▂█▆▃▃▂▂▂▁▁▁▁
+      tokens/s         15.5k  ▇▇█▇▇▇
+      of the peak        41%  ▇▇█▇▇▇
 """
 
 from __future__ import annotations

@@ -167,7 +167,9 @@ def _rewritten(model: LanguageModel, rows: list[Ints], hidden: list[npt.NDArray[
     for b, (row, place) in enumerate(zip(rows, places, strict=True)):
         targets[b, 1 if spans else place] = row[place]
     assert start is not None
-    return Examples(shifted(full, documents, start), targets, documents, _places(full), source=source, source_documents=read_documents)
+    return Examples(
+        shifted(full, documents, start), targets, documents, _places(full), source=source, source_documents=read_documents
+    )
 
 
 def _places(ids: Ints) -> Ints:

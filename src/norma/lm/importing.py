@@ -71,7 +71,9 @@ class Source:
     left_out: list[str]
 
 
-def import_model(source: Path, target: Path, dtype: torch.dtype | None = None, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> Imported:
+def import_model(
+    source: Path, target: Path, dtype: torch.dtype | None = None, *, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> Imported:
     """Check a Hugging Face folder or a GGUF file and write it as a Norma model folder; ``target`` appears whole or not at all.
 
     Args:
@@ -104,7 +106,9 @@ def read_source(source: Path, dtype: torch.dtype | None = None) -> Source:
         return Source(file.values, file.weights, file.tokenizer, None, {source.name: file_digest(source)}, file.left_out)
     if not (source / "config.json").is_file():
         what = "config.json is missing" if source.exists() else "it does not exist"
-        raise NormaError(f"this is not a model folder: {what}", where=source, mend="Give a folder that transformers wrote, or a .gguf file")
+        raise NormaError(
+            f"this is not a model folder: {what}", where=source, mend="Give a folder that transformers wrote, or a .gguf file"
+        )
     values: dict[str, Any] = read_json(source / "config.json")
     if values.get("quantization_config"):
         raise NormaError("quantised weights are not supported", where=source / "config.json", mend="Import the model they were made from")

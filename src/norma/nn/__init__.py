@@ -19,18 +19,6 @@ from norma.nn.presets import preset, published
 from norma.nn.stack import Memory
 
 __all__ = [
-    "Cache",
-    "Experts",
-    "Mask",
-    "Memory",
-    "ModelConfig",
-    "Transformer",
-    "Watch",
-    "config_from_hf",
-    "config_to_hf",
-    "from_hf",
-    "preset",
-    "published",
-    "to_hf",
-    "with_head",
+    "Cache", "Experts", "Mask", "Memory", "ModelConfig", "Transformer", "Watch",
+    "config_from_hf", "config_to_hf", "from_hf", "preset", "published", "to_hf", "with_head",
 ]

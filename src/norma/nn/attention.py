@@ -79,7 +79,9 @@ def _flex() -> Any:
     return torch.compile(flex_attention) if torch.cuda.is_available() else flex_attention
 
 
-def attend(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen: Seen, scale: float | None = None, softcap: float | None = None) -> Tensor:
+def attend(
+    q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen: Seen, scale: float | None = None, softcap: float | None = None
+) -> Tensor:
     """softmax(scale q k^T, capped, + what the mask adds) v, (B, H, T, D).
 
     On a CPU our own kernel is the fastest where it has been built (:mod:`norma.nn.kernels`). Without it the written-out products are
@@ -103,7 +105,9 @@ def attend(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen: Seen, scale: fl
     if softcap is not None or (q_BHTD.device.type == "cpu" and T * S <= WRITTEN_OUT):
         return written_out(q_BHTD, k_BGSD, v_BGSD, seen, scale, softcap)
     causal = seen.causal and seen.bias is None
-    return F.scaled_dot_product_attention(q_BHTD, k_BGSD, v_BGSD, attn_mask=seen.bias, is_causal=causal, scale=scale, enable_gqa=G != H)
+    return F.scaled_dot_product_attention(
+        q_BHTD, k_BGSD, v_BGSD, attn_mask=seen.bias, is_causal=causal, scale=scale, enable_gqa=G != H
+    )
 
 
 class Attention(nn.Module):

@@ -1,6 +1,6 @@
 """What there is to know about a published model before anything is built: ``norma doctor --model`` prints it.
 
-name ─→ published config ─→ facts(name): structure, weights, arithmetic, memory        fits(facts, bytes): what that leaves room for
+    name ─→ published config ─→ facts(name): structure, weights, arithmetic, memory        fits(facts, bytes): what that leaves room for
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Families and their published sizes by name.
 
-preset("llama", width=..., layers=..., ...) ─→ ModelConfig      a family in sizes of your own
-published("gpt2-medium")                    ─→ ModelConfig      a model as its paper has it: FAMILY, or FAMILY-SIZE
+    preset("llama", width=..., layers=..., ...) ─→ ModelConfig      a family in sizes of your own
+    published("gpt2-medium")                    ─→ ModelConfig      a model as its paper has it: FAMILY, or FAMILY-SIZE
 """
 
 from __future__ import annotations

@@ -183,7 +183,9 @@ def _pick(starts: Ints, end: int, wanted: int, random: np.random.Generator) -> i
     return int(random.choice(enough if len(enough) else starts[:1]))
 
 
-def _join(a: tuple[Ints, Flags], b: tuple[Ints, Flags], label: int, length: int, tokens: PairTokens, random: np.random.Generator) -> Pair:
+def _join(
+    a: tuple[Ints, Flags], b: tuple[Ints, Flags], label: int, length: int, tokens: PairTokens, random: np.random.Generator
+) -> Pair:
     kept = shares(len(a[0]), len(b[0]), length - BORDERS)
     cuts = [int(random.binomial(len(part[0]) - keep, 0.5)) for part, keep in zip((a, b), kept, strict=True)]
     (a_ids, a_flags), (b_ids, b_flags) = ([x[cut : cut + keep] for x in part] for part, cut, keep in zip((a, b), cuts, kept, strict=True))

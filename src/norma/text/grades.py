@@ -1,6 +1,6 @@
 """Grades of text in its token shards: the four high bits of a token's flags say how well its sentence or document keeps the norms.
 
-reward R in [0, 1] ─→ 1 + round(14 R) in the high bits        0: nobody has graded it (or a checker could not say)
+    reward R in [0, 1] ─→ 1 + round(14 R) in the high bits        0: nobody has graded it (or a checker could not say)
 """
 
 from __future__ import annotations

@@ -267,3 +267,4 @@ def _name(kind: str, number: int) -> str:
 
 def _little(dtype: str) -> np.dtype[Any]:
     return np.dtype({"uint16": "<u2", "uint32": "<u4"}[dtype])
+

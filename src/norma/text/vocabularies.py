@@ -113,7 +113,9 @@ KINDS: dict[str, Kind] = {
     "RobertaTokenizer": Kind(_ROBERTA | {"mask_token": "<mask>"}, _MERGES, _roberta, ("roberta", "bart")),
     "OpenAIGPTTokenizer": Kind({"unk_token": "<unk>"}, _MERGES, _words, ("openai-gpt",)),
     "BertTokenizer": Kind(_BERT, ("vocab.txt",), _wordpiece, ("bert",)),
-    "T5Tokenizer": Kind({"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}, model_types=("t5", "switch_transformers")),
+    "T5Tokenizer": Kind(
+        {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}, model_types=("t5", "switch_transformers")
+    ),
     "GPTNeoXTokenizer": Kind({"bos_token": _END, "eos_token": _END, "unk_token": _END}, model_types=("gpt_neox",)),
     "LlamaTokenizer": Kind({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}, model_types=("llama", "mistral")),
     "MarianTokenizer": Kind({"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}, model_types=("marian",)),

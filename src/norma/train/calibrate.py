@@ -1,7 +1,7 @@
 """What this machine does with a model, from a few steps on random tokens: its speed, and the memory a row takes.
 
-config ─→ a model, random rows ─→ forward, backward ─→ operations a second ─→ planned time, the size that a budget allows
-                               └→ what autograd keeps of a row ─→ rows that are in memory at one time (micro-batch)
+    config ─→ a model, random rows ─→ forward, backward ─→ operations a second ─→ planned time, the size that a budget allows
+                                   └→ what autograd keeps of a row ─→ rows that are in memory at one time (micro-batch)
 """
 
 from __future__ import annotations

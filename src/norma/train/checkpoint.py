@@ -1,11 +1,11 @@
 """Checkpoints of a running stage: safetensors and a manifest with checksums. No pickle; whole or ignored.
 
-checkpoint-00000120/  model.safetensors  optimiser.safetensors  [average.safetensors]  manifest.json
-                      of several ranks: shards/*.safetensors (PyTorch's distributed checkpoint), written while training goes on
-manifest.json         {step, files: {name: sha256}, numbers, guard, metrics, updates, digest of all these}
+    checkpoint-00000120/  model.safetensors  optimiser.safetensors  [average.safetensors]  manifest.json
+                          of several ranks: shards/*.safetensors (PyTorch's distributed checkpoint), written while training goes on
+    manifest.json         {step, files: {name: sha256}, numbers, guard, metrics, updates, digest of all these}
 
-save:     write beside ─→ fsync ─→ rename ─→ drop what no rule keeps      (rename before each deletion too: half a
-restore:  newest first ─→ checksums ─→ weights, moments, averages, state   checkpoint never bears a checkpoint's name)
+    save:     write beside ─→ fsync ─→ rename ─→ drop what no rule keeps      (rename before each deletion too: half a
+    restore:  newest first ─→ checksums ─→ weights, moments, averages, state   checkpoint never bears a checkpoint's name)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tensors of which each rank holds a part, to and from safetensors files: PyTorch's distributed checkpoint, without pickle.
 
-write:  {name: part} ─→ copied ─→ in the background a file for each rank, with the places of its parts in their whole
-read:   the files ─→ parts as this run divides them, be it over more ranks, fewer, or one
+    write:  {name: part} ─→ copied ─→ in the background a file for each rank, with the places of its parts in their whole
+    read:   the files ─→ parts as this run divides them, be it over more ranks, fewer, or one
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A model that is spread over ranks: each holds a part of every weight, of its gradient and of its moments.
 
-model ─→ spread ─→ train (losses times the number of ranks) ─→ collect ─→ model, whole again
+    model ─→ spread ─→ train (losses times the number of ranks) ─→ collect ─→ model, whole again
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a family is: a preset, a name table, and its config.json, each in both directions. A value, not a class per family.
 
-preset(width=..., ...) ─→ ModelConfig ←─ config_from_hf(config.json)        rows(config): our tensor names ↔ theirs
+    preset(width=..., ...) ─→ ModelConfig ←─ config_from_hf(config.json)        rows(config): our tensor names ↔ theirs
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """GPT-J, in the layout GPTJ: GPT-2 with attention and feed-forward side by side behind one norm, and rotary positions.
 
-embedding ─→ [norm ─┬→ attention (rotary) ─→ +] x layers ─→ norm ─→ untied head with a bias
-                    └→ feed-forward ───────→ +
+    embedding ─→ [norm ─┬→ attention (rotary) ─→ +] x layers ─→ norm ─→ untied head with a bias
+                        └→ feed-forward ───────→ +
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "rotary_dim": config.rotary,
         "n_inner": config.feed_forward_width,
         "activation_function": write_activation(config.activation),
-        "resid_pdrop": config.dropout,
-        "embd_pdrop": config.dropout,
-        "attn_pdrop": 0.0,
+        "resid_pdrop": config.dropout, "embd_pdrop": config.dropout, "attn_pdrop": 0.0,
     }
 
 

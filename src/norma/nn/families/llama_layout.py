@@ -1,7 +1,7 @@
 """What the layouts of Llama and its descendants share: names of tensors, keys of ``config.json``, and how windows are written.
 
-config.json ─→ common(values), windows_of(layer_types) ─→ our fields          our fields ─→ entries(config), layer_types(config)
-rows(config): one table for all of them; where a norm stands decides what it is called
+    config.json ─→ common(values), windows_of(layer_types) ─→ our fields          our fields ─→ entries(config), layer_types(config)
+    rows(config): one table for all of them; where a norm stands decides what it is called
 """
 
 from __future__ import annotations

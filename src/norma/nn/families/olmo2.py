@@ -1,6 +1,6 @@
 """OLMo 2: norms on what a sublayer gives, not on what it takes; queries and keys are normed as a whole.
 
-embedding ─→ [attention ─→ norm ─→ + ─→ SwiGLU ─→ norm ─→ +] x layers ─→ norm ─→ head
+    embedding ─→ [attention ─→ norm ─→ + ─→ SwiGLU ─→ norm ─→ +] x layers ─→ norm ─→ head
 """
 
 from __future__ import annotations

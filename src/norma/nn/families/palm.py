@@ -1,7 +1,7 @@
 """PaLM, in the layout Cohere.
 
-x ─→ norm ─┬─→ attention (many queries, one key and value; rotary) ─→ +
-           └─→ SwiGLU ──────────────────────────────────────────────→ + ─→ + x ─→ next block; scores from the embedding / sqrt(width)
+    x ─→ norm ─┬─→ attention (many queries, one key and value; rotary) ─→ +
+               └─→ SwiGLU ──────────────────────────────────────────────→ + ─→ + x ─→ next block; scores from the embedding / sqrt(width)
 """
 
 from __future__ import annotations

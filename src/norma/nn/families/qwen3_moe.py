@@ -1,6 +1,6 @@
 """Qwen3-MoE: Qwen3 whose feed-forward layers are made of experts, of which a token visits a few.
 
-norm ─→ attention ─→ + ─→ norm ─→ router ─→ the chosen experts, each a SwiGLU ─→ their weighted sum ─→ +
+    norm ─→ attention ─→ + ─→ norm ─→ router ─→ the chosen experts, each a SwiGLU ─→ their weighted sum ─→ +
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def _read(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
-    written = layout.entries(config, "Qwen3Moe", _STRUCTURE, free=("windows", "attention_bias", "attention_output_bias", "experts"))
+    written = layout.entries(
+        config, "Qwen3Moe", _STRUCTURE, free=("windows", "attention_bias", "attention_output_bias", "experts")
+    )
     layout.one_output_bias(config, "Qwen3Moe")
     windows, experts = {config.window(i) for i in range(config.layers)}, config.experts
     if len(windows) > 1:

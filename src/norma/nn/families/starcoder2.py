@@ -1,6 +1,6 @@
 """StarCoder2, in the layout Starcoder2: GPT-2's norms, biases and ungated feed-forward with rotary positions and grouped queries.
 
-embedding ─→ [LayerNorm ─→ attention (rotary, window) ─→ + ─→ LayerNorm ─→ feed-forward ─→ +] x layers ─→ LayerNorm ─→ tied head
+    embedding ─→ [LayerNorm ─→ attention (rotary, window) ─→ + ─→ LayerNorm ─→ feed-forward ─→ +] x layers ─→ LayerNorm ─→ tied head
 """
 
 from __future__ import annotations

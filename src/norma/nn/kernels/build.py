@@ -22,7 +22,10 @@ from norma.base.platform import compiler, cpu_flags
 
 SWITCH = "NORMA_KERNELS"
 NEEDED = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
-FLAGS = "-std=c++20 -O3 -shared -fPIC -fopenmp -march=native -mprefer-vector-width=512 -w -DCPU_CAPABILITY=AVX512 -DCPU_CAPABILITY_AVX512"
+FLAGS = (
+    "-std=c++20 -O3 -shared -fPIC -fopenmp -march=native -mprefer-vector-width=512 -w "
+    "-DCPU_CAPABILITY=AVX512 -DCPU_CAPABILITY_AVX512"
+)
 
 
 def refused() -> str | None:

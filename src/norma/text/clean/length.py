@@ -1,6 +1,6 @@
 """Documents that are too short or too long, by language.
 
-document ─→ the bounds of its language, else the general ones ─→ characters, words ─→ kept or set aside
+    document ─→ the bounds of its language, else the general ones ─→ characters, words ─→ kept or set aside
 """
 
 from __future__ import annotations

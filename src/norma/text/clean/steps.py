@@ -1,8 +1,8 @@
 """What a cleaning step is: a function from a stream of documents to a stream of documents that counts what it sets aside.
 
-document ─judge─┬→ the same document (its text is never changed)  ─→ next step
-                └→ Aside(reason, detail) ─→ Counts: documents, characters and three examples of each reason
-                                         └→ quarantine (file, line, reason), where one is given
+    document ─judge─┬→ the same document (its text is never changed)  ─→ next step
+                    └→ Aside(reason, detail) ─→ Counts: documents, characters and three examples of each reason
+                                             └→ quarantine (file, line, reason), where one is given
 """
 
 from __future__ import annotations

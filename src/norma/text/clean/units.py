@@ -1,7 +1,7 @@
 """What is counted as a word, in scripts with spaces and in scripts without.
 
-"The cat's 3 mats"  ─words─→ The  cat's  3  mats         (between spaces, as in the English rules)
-"他在2024年去了 Paris" ─units─→ 他 在 2024 年 去 了 Paris    (each character of a script without spaces, each run of others)
+    "The cat's 3 mats"  ─words─→ The  cat's  3  mats         (between spaces, as in the English rules)
+    "他在2024年去了 Paris" ─units─→ 他 在 2024 年 去 了 Paris    (each character of a script without spaces, each run of others)
 """
 
 from __future__ import annotations
