@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 
 from norma.generate import Sampling, generate
@@ -27,15 +29,44 @@ ROW = PROMPT + GROUP * NEW
 
 
 def live(work: Callable[[], None]) -> int:
-    """The largest sum of bytes that torch held at one time while ``work`` ran."""
+    """The largest sum of bytes that torch held at one time of what it allocated while ``work`` ran.
+
+    What was allocated before does not count, and neither does its end: the garbage collector may come at any time, and one that freed
+    an earlier test's tensors in the middle of a rollout once made it look 15 MB smaller.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         work()
+    held: dict[int, int] = {}
     now = most = 0
-    events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
+    for event in sorted(allocations(found.profiler.kineto_results.experimental_event_tree()), key=lambda e: e.start_time_ns):
+        address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+        if size > 0:
+            held[address] = size
+            now += size
+            most = max(most, now)
+        else:
+            now -= held.pop(address, 0)
     return most
+
+
+def allocations(events: list[Any]) -> Iterator[Any]:
+    """Every allocation (bytes above 0) and release (below) in a tree of events."""
+    for event in events:
+        if event.tag == _EventType.Allocation:
+            yield event
+        yield from allocations(event.children)
+
+
+def test_what_was_there_before_does_not_count() -> None:
+    before = [torch.zeros(1_000_000)]
+
+    def work() -> None:
+        first = torch.zeros(2_000_000)
+        before.clear()
+        second = torch.zeros(500_000)
+        del first, second
+
+    assert live(work) == 4 * 2_500_000
 
 
 def policy_steps(config: ModelConfig, shape: Shape) -> Callable[[], None]:
