@@ -7,6 +7,7 @@
     norma.nn.layers.activated   ─┬→ activates()   ─→ activation()   activation.cpp
                       gated     ─┘                └→ gated()
     norma.nn.layers.Linear      ───→ learns()      ─→ linear()       weight_gradient.cpp (linear.py)
+                 feed_forward   ───→ both          ─→ activated_linear()    the two together (activated.py)
     norma.nn.positions.rotate   ───→ rotates()     ─→ rotary()       rotary.cpp
     norma.objectives.likelihood ───→ fits_scores() ─→ softmax_loss() softmax_loss.cpp
 
@@ -201,10 +202,12 @@ def _register() -> None:
     )
     torch.library.register_autograd("norma_cpu::layer_norm", _layer_norm_backward, setup_context=_layer_norm_keep)
     torch.library.register_fake("norma_cpu::activation", lambda x, bias, name: x.new_empty(x.shape))
-    torch.library.register_fake("norma_cpu::activation_backward", lambda grad, x, bias, name: (x.new_empty(x.shape), _sums(x)))
+    torch.library.register_fake("norma_cpu::activation_backward", _like_activation_backward)
     torch.library.register_autograd("norma_cpu::activation", _activation_backward, setup_context=_activation_keep)
     torch.library.register_fake("norma_cpu::gated", lambda x, name: x.new_empty(*x.shape[:-1], x.shape[-1] // 2))
-    torch.library.register_fake("norma_cpu::gated_backward", lambda grad, x, name: x.new_empty(x.shape))
+    torch.library.register_fake(
+        "norma_cpu::gated_backward", lambda grad, x, name, again: (x.new_empty(x.shape), x.new_empty(grad.shape if again else (0,)))
+    )
     torch.library.register_autograd("norma_cpu::gated", _gated_backward, setup_context=_gated_keep)
     register_flop_formula(torch.ops.norma_cpu.attention)(_flops)
     register_flop_formula(torch.ops.norma_cpu.attention_backward)(_backward_flops)
@@ -278,8 +281,8 @@ def _layer_norm_backward(ctx: Any, grad: Tensor, unused: Tensor | None) -> tuple
     return to_x, to_weight, to_bias if ctx.biased else None, None
 
 
-def _sums(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape[-1], dtype=torch.float32)
+def _like_activation_backward(grad: Tensor, x: Tensor, bias: Tensor | None, name: str, again: bool) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape[-1], dtype=torch.float32), x.new_empty(x.shape if again else (0,))
 
 
 def _activation_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -289,7 +292,7 @@ def _activation_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _activation_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, bias = ctx.saved_tensors
-    to_x, to_bias = torch.ops.norma_cpu.activation_backward(grad, x, bias, ctx.name)
+    to_x, to_bias, _ = torch.ops.norma_cpu.activation_backward(grad, x, bias, ctx.name, False)
     return to_x, None if bias is None else to_bias.to(bias.dtype), None
 
 
@@ -299,7 +302,7 @@ def _gated_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gated_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return torch.ops.norma_cpu.gated_backward(grad, *ctx.saved_tensors, ctx.name), None
+    return torch.ops.norma_cpu.gated_backward(grad, *ctx.saved_tensors, ctx.name, False)[0], None
 
 
 def _flops(q: tuple[int, ...], k: tuple[int, ...], *rest: object, **more: object) -> int:
