@@ -67,6 +67,9 @@ def test_killed_and_continued_it_ends_with_the_same_bytes(tmp_path: Path, method
     found = summary(tmp_path / "killed")
     assert found["before"]["pairs_correct"] == 0.5 and found["after"]["pairs_correct"] > 0.9
     assert found["after"]["chosen_nats_per_token"] > 0 < found["after"]["rejected_nats_per_token"]
+    asked_for, answered = found["before"]["questions"], found["after"]["answers"]
+    assert asked_for == found["after"]["questions"] and len(answered) == len(asked_for) == len(found["before"]["answers"]) == 3
+    assert answered != found["before"]["answers"], "it has learnt to answer otherwise"
 
 
 @pytest.mark.slow

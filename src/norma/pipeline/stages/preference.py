@@ -98,15 +98,17 @@ def _offline(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Se
     show_first(ctx, model, read)
     steps = options.steps or training.steps(options.epochs)
     _table_of_sizes(ctx, read, training, steps)
-    before = _measured(ctx, held, "before") if held is not None else None
+    before = _measured(ctx, model, held, "before") if held is not None else None
     last = learn(ctx, model, training, steps)
-    after = _measured(ctx, held, "after") if held is not None else None
+    after = _measured(ctx, model, held, "after") if held is not None else None
     if not ctx.ranks.first:
         return {}
     save_model(ctx, model, method=options.method)
     summary: dict[str, Any] = {"model": True, "method": options.method, "rows": len(read.rows), "steps": steps}
     if before is None or after is None or held is None:
         return summary | {"pairs_correct": last.get("pairs_correct")}
+    for question, once, now in zip(before["questions"], before["answers"], after["answers"], strict=True):
+        ctx.progress.say(f"question  {question}\n  before  {once}\n  after   {now}")
     return summary | {"before": before, "after": after, "table": _table(options.method, before, after)}
 
 
@@ -146,7 +148,7 @@ def _table_of_sizes(ctx: Context[PreferenceOptions], read: Read, training: Prefe
     )
 
 
-def _measured(ctx: Context[PreferenceOptions], held: PreferenceTraining, when: str) -> dict[str, Any]:
+def _measured(ctx: Context[PreferenceOptions], model: LanguageModel, held: PreferenceTraining, when: str) -> dict[str, Any]:
     """The validation rows under the model as it is; written down, so that a run that goes on does not measure trained weights as before."""
     from norma.base.files import read_json, write_json
     from norma.evaluate.statistics import clustered_rate
@@ -159,6 +161,7 @@ def _measured(ctx: Context[PreferenceOptions], held: PreferenceTraining, when: s
         if by_row is not None:
             rate = clustered_rate(by_row, [row.source for row in held.rows])
             found |= {"low": rate.low, "high": rate.high}
+        found |= _answers(model, held)
         if ctx.ranks.first:
             write_json(path, found)
     correct = found["pairs_correct"]
@@ -166,6 +169,19 @@ def _measured(ctx: Context[PreferenceOptions], held: PreferenceTraining, when: s
     return dict(found)
 
 
+def _answers(model: LanguageModel, held: PreferenceTraining) -> dict[str, list[str]]:
+    """What the model answers to some validation rows, drawn evenly: pairs in order say nothing of answers that have become fragments."""
+    from norma.generate import Sampling, generate
+
+    rows = [held.rows[i * len(held.rows) // ASKED] for i in range(min(ASKED, len(held.rows)))]
+    prompts = [list(row.group.prompt) for row in rows]
+    room = model.config.max_positions - max(map(len, prompts))
+    answers = generate(model, prompts, Sampling(max(1, min(ANSWER, room)), temperature=0.0)) if room > 0 else []
+    asked = [model.tokenizer.decode(prompt) for prompt in prompts[: len(answers)]]
+    return {"questions": [" ".join(text.split()) for text in asked], "answers": [" ".join(answer.text.split()) for answer in answers]}
+
+
+ASKED, ANSWER = 3, 48  # validation rows that are answered before and after, and their longest answer in tokens
 _SHOWN = {
     "pairs_correct": "pairs in order, by implicit reward %",
     "likelier": "better answer likelier a token %",
@@ -185,7 +201,7 @@ def _table(method: str, before: dict[str, Any], after: dict[str, Any]) -> dict[s
             return ""
         if "%" not in _SHOWN[name]:
             return f"{found[name]:.4f}"
-        interval = f" ({100 * found['low']:.0f}–{100 * found['high']:.0f})" if name == "pairs_correct" and "low" in found else ""
+        interval = f" ({100 * found['low']:.1f}–{100 * found['high']:.1f})" if name == "pairs_correct" and "low" in found else ""
         return f"{100 * found[name]:.1f}{interval}"
 
     rows = [[title, cell(before, name), cell(after, name)] for name, title in _SHOWN.items() if before.get(name) is not None]
