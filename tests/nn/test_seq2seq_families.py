@@ -366,7 +366,7 @@ def test_a_switch_that_drops_nothing_is_written_with_a_capacity_that_is_never_re
         ("marian", {"architectures": ["MarianModel"]}, "'MarianModel'"),
         ("bart", {"decoder_ffn_dim": 23}, "decoder_ffn_dim = 23"),
         ("bart", {"normalize_embedding": False}, "normalize_embedding = False"),
-        ("bart", {"architectures": ["BartForSequenceClassification"]}, "'BartForSequenceClassification'"),
+        ("bart", {"architectures": ["BartForQuestionAnswering"]}, "'BartForQuestionAnswering'"),
         ("t5", {"feed_forward_proj": "gated-mish", "dense_act_fn": "mish"}, "'mish'"),
         ("t5", {"tie_word_embeddings": False, "scale_decoder_outputs": True}, "scale_decoder_outputs = True"),
         ("t5", {"architectures": ["T5EncoderModel"]}, "'T5EncoderModel'"),

@@ -159,7 +159,7 @@ def test_a_rule_is_learnt(bert: LanguageModel, make_model: Callable[..., Languag
         rows.append({"text": " ".join(text), "label": "good" if i % 2 else "bad"})
     base = bert if family == "bert" else make_model(seed=1)
     if family == "t5":  # both stacks read the text
-        config = preset("t5", vocab_size=len(base.tokenizer), width=24, layers=2, head_size=8, max_positions=96)
+        config = preset("t5", vocab_size=len(base.tokenizer), width=24, layers=1, head_size=12, max_positions=96)
         base = LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(1)), base.tokenizer)
     task = TaskModel(heads.begin(base, "labels", ["bad", "good"], dropout=0.0, seed=2), {"length": 32})
     read = encode.readings(task.model, [r["text"] for r in rows[:64]], None, 32)
