@@ -31,15 +31,14 @@ MARKS = {"data": ["data/marks.jsonl"], "validation": ["data/marks.jsonl"]}
 METHODS: dict[str, dict[str, dict[str, Any]]] = {  # stage → method → what its recipe says
     "reward": {
         **{method: {"policy": {"method": method, **SMALL}} for method in POLICY},
-        "ppo, shared": {"policy": {"method": "ppo", "value": {"backbone": "shared"}, **SMALL}},
-        "ppo, minibatches": {"policy": {"method": "ppo", "epochs": 1, "minibatches": 2, **SMALL}},
+        "ppo, shared": {"policy": {"method": "ppo", "value": {"backbone": "shared"}, "epochs": 2, "minibatches": 2, **SMALL}},
         "grpo, other rows": {"policy": SMALL, "pretraining": {"data": [{"rows": "data/rows.jsonl"}], "batch": 3, "sequence": 48}},
     },
     "preference": {
         **{method: {"method": method} | ({} if facts.paired else MARKED) for method, facts in PREFERENCE.items()},
-        **{f"{method}, online": {"method": method} | ONLINE for method, facts in PREFERENCE.items() if facts.paired},
+        **{f"{method}, online": {"method": method} | ONLINE for method in ("dpo", "simpo")},  # with and without the model before
     },
-    "correction": {method: {"method": method} for method in PREFERENCE},
+    "correction": {method: {"method": method} for method in ("dpo", "kto", "unlikelihood", "weighted", "sft")},
     "reward-model": {
         "pair": {},
         "score": {"heads": "score", **MARKS},
