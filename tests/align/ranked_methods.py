@@ -64,6 +64,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+class SteadyAdamW(torch.optim.AdamW):
+    """AdamW whose eps is above rounding: with 1e-8 a gradient next to zero, mostly rounding, moves its weight by a whole step."""
+
+    def __init__(self, *groups: Any, **settings: Any) -> None:
+        super().__init__(*groups, **settings | {"eps": 1e-5})
+
+
 def data(folder: Path) -> None:
     """Questions with answers, pairs of answers, marks."""
     asked = [[{"role": "user", "content": f"Letter {n}?"}] for n in range(20)]
@@ -105,6 +112,7 @@ def main(folder: Path, cells: list[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     norma.base.platform.working_dtype = lambda *_: torch.float32  # bf16 rounds micro-batches of other shapes to other values
     engine.working_dtype = lambda *_: torch.float32  # type: ignore[attr-defined]
+    torch.optim.AdamW = SteadyAdamW  # type: ignore[misc]
     ranks = join()
     if ranks.first:
         (folder / "data").mkdir(parents=True)
