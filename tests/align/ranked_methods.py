@@ -46,9 +46,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "preference": {"data": "data/pairs.jsonl", "steps": 4, "pairs": {"pairs": 5, "micro_tokens": 256}},
     "correction": {
         "questions": "data/rows.jsonl",
-        "count": 9,
-        "answers": 4,
+        "count": 12,
+        "answers": 6,
+        "temperature": 1.5,
         "max_new_tokens": 8,
+        "epochs": 1,
         "pairs": {"pairs": 5, "micro_tokens": 256},
     },
     "sft": {"data": [{"rows": "data/rows.jsonl"}], "steps": 4, "batch": 3, "sequence": 48},
