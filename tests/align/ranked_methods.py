@@ -1,8 +1,9 @@
-"""A stage that samples and then trains, as one of any number of ranks.
+"""Stages of norm training, one after another, as one of any number of ranks.
 
-    python ranked_methods.py FOLDER OPTIONS      OPTIONS: JSON of {kind, preset, stage}; FOLDER/stage is made
+    python ranked_methods.py FOLDER CELLS      CELLS: JSON list of {name, kind, preset, stage}; FOLDER/name is made
 
-FOLDER/model is taught a little first, so that its answers end and some of them hold the letter that the spec asks for.
+The model of a preset, FOLDER/preset, is taught a little first, so that its answers end and some of them hold the letter that the spec
+asks for.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import norma.base.platform
 from norma.align.answers import AnswerTraining, written
 from norma.base.files import write_jsonl
 from norma.base.progress import Silent
-from norma.base.ranks import join, leave
+from norma.base.ranks import Ranks, join, leave
 from norma.generate import engine
 from norma.lm import LanguageModel
 from norma.nn import Transformer, preset
@@ -38,7 +39,21 @@ rules:
   statement: {en: "Say an a."}
   checkers: [{id: p, kind: program, use: regex, params: {pattern: "a"}}]
 """
+SAID = ["a", "b", "ab", "ba"]
 OPTIONS: dict[str, dict[str, Any]] = {
+    "reward": {"questions": "data/rows.jsonl", "steps": 4},
+    "reward-model": {"data": ["data/pairs.jsonl"], "validation": ["data/pairs.jsonl"], "epochs": 2, "learning": {"rows": 5}},
+    "preference": {"data": "data/pairs.jsonl", "steps": 4, "pairs": {"pairs": 5, "micro_tokens": 256}},
+    "correction": {
+        "questions": "data/rows.jsonl",
+        "count": 12,
+        "answers": 6,
+        "temperature": 1.5,
+        "max_new_tokens": 8,
+        "epochs": 1,
+        "pairs": {"pairs": 5, "micro_tokens": 256},
+    },
+    "sft": {"data": [{"rows": "data/rows.jsonl"}], "steps": 4, "batch": 3, "sequence": 48},
     "best-of": {"questions": "data/rows.jsonl", "count": 9, "answers": 4, "rounds": 2, "batch": 4, "max_new_tokens": 8},
     "distil": {"questions": "data/rows.jsonl", "count": 9, "answers": 2, "batch": 4, "max_new_tokens": 8},
     "constitution": {
@@ -48,54 +63,69 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "revise": {"count": 20, "batch": 5, "critic": {"by": "checkers"}},
         "compare": {"count": 8, "judge": {"by": "checkers"}},
     },
-    "preference": {
-        "method": "dpo",
-        "questions": "data/rows.jsonl",
-        "steps": 6,
-        "online": {"questions": 5, "answers": 4, "max_new_tokens": 8},
-        "pairs": {"micro_tokens": 256},
-    },
 }
 
 
-def prepare(folder: Path, name: str) -> None:
-    """The questions, and a tiny model that answers a, b, ab or ba."""
-    (folder / "data").mkdir(parents=True)
+class SteadyAdamW(torch.optim.AdamW):
+    """AdamW whose eps is above rounding: with 1e-8 a gradient next to zero, mostly rounding, moves its weight by a whole step."""
+
+    def __init__(self, *groups: Any, **settings: Any) -> None:
+        super().__init__(*groups, **settings | {"eps": 1e-5})
+
+
+def data(folder: Path) -> None:
+    """Questions with answers, pairs of answers, marks."""
     asked = [[{"role": "user", "content": f"Letter {n}?"}] for n in range(20)]
     rows = [{"id": str(n), "source": str(n), "language": "en", "messages": m} for n, m in enumerate(asked)]
-    said = ["a", "b", "ab", "ba"]
     answer = {"role": "assistant", "content": "a"}
-    write_jsonl(folder / "data" / "rows.jsonl", (row | {"messages": [*row["messages"], answer]} for row in rows))
+    write_jsonl(folder / "rows.jsonl", (row | {"messages": [*row["messages"], answer]} for row in rows))
+    pairs = ({"chosen": ("a", "ab", "ba")[n % 3], "rejected": "b" * (1 + n % 2)} for n in range(20))
+    write_jsonl(folder / "pairs.jsonl", (row | pair for row, pair in zip(rows, pairs, strict=True)))
+    good = [{"answer": said, "desirable": "a" in said, "score": n / 3, "rules": {"letters": "a" in said}} for n, said in enumerate(SAID)]
+    write_jsonl(folder / "marks.jsonl", (row | good[n % 4] for n, row in enumerate(rows)))
+
+
+def teach(folder: Path, name: str) -> None:
+    """A tiny model that answers a, b, ab or ba."""
     tokenizer = train_tokenizer(["Letter 1? a b ab ba"] * 9, 280)
     config = replace(preset(name, vocab_size=len(tokenizer), width=32, layers=1, head_size=16, max_positions=256), dropout=0.0)
-    network = Transformer(config).initialise(torch.Generator().manual_seed(0))
-    start = {"decoder_start_token_id": tokenizer.pad_id} if config.kind == "encoder-decoder" else {}
-    model = LanguageModel(network, tokenizer, kept=start)
-    groups = [written(model, m, said[n % 4]) for n, m in enumerate(asked)]
+    model = LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(0)), tokenizer)
+    groups = [written(model, [{"role": "user", "content": f"Letter {n}?"}], SAID[n % 4]) for n in range(20)]
     training = AnswerTraining(model, groups, size=20, micro_tokens=4096, seed=0, dtype=torch.float32)
     how = TrainOptions(optimiser="adamw", learning_rate=3e-3, warmup=2, schedule="constant", checkpoint_seconds=1e9)
-    train(network, training.losses, steps=40, options=how, folder=folder / "data", progress=Silent())
-    model.save(folder / "model")
+    train(model.transformer, training.losses, steps=40, options=how, folder=folder / "data" / name, progress=Silent())
+    model.save(folder / name)
 
 
-def main(folder: Path, asked: dict[str, Any]) -> None:
+def stage(folder: Path, cell: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Run a cell's stage; what it says in the end."""
+    kind, home = find(cell["kind"]), folder / cell["name"]
+    learning = {"optimiser": "adamw", "learning_rate": 3e-3, "warmup": 2, "checkpoint_seconds": 1e9}
+    options = {"kind": kind.kind, "from": cell["preset"], "train": learning} | OPTIONS[kind.kind] | cell["stage"]
+    values = kind.Options.model_validate({name: value for name, value in options.items() if value is not None})
+    inputs = {name: folder / name for name in (cell["preset"], "data")}
+    if ranks.first:
+        home.mkdir()
+    ranks.wait()
+    return kind.run(Context("stage", home, inputs, values, Spec.parse(SPEC), 3, Silent(), Plan(home, ranks), folder, ranks))
+
+
+def main(folder: Path, cells: list[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     norma.base.platform.working_dtype = lambda *_: torch.float32  # bf16 rounds micro-batches of other shapes to other values
     engine.working_dtype = lambda *_: torch.float32  # type: ignore[attr-defined]
+    torch.optim.AdamW = SteadyAdamW  # type: ignore[misc]
     ranks = join()
     if ranks.first:
-        prepare(folder, asked.get("preset", "llama"))
-        (folder / "stage").mkdir()
+        (folder / "data").mkdir(parents=True)
+        data(folder / "data")
+        for name in sorted({cell["preset"] for cell in cells}):
+            (folder / "data" / name).mkdir()
+            teach(folder, name)
     ranks.wait()
-    kind = find(asked["kind"])
-    learning = {"optimiser": "adamw", "learning_rate": 3e-3, "warmup": 2, "checkpoint_seconds": 1e9}
-    options = {"kind": kind.kind, "from": "model", "train": learning} | OPTIONS[kind.kind] | asked.get("stage", {})
-    inputs = {name: folder / name for name in ("model", "data")}
-    home = folder / "stage"
-    values = kind.Options.model_validate(options)
-    summary = kind.run(Context("stage", home, inputs, values, Spec.parse(SPEC), 3, Silent(), Plan(home, ranks), folder, ranks))
+    said = {cell["name"]: stage(folder, cell, ranks) for cell in cells}
     if ranks.first:
-        (folder / "summary.json").write_text(json.dumps(summary))
+        (folder / "summary.json").write_text(json.dumps(said))
     leave(ranks)
 
 

@@ -11,7 +11,7 @@ from learners import Make, close, gradients, policy
 from torch import Tensor
 
 from norma.align.policy import NormPolicy
-from norma.align.policy_options import PolicyOptions
+from norma.align.policy_options import METHODS, PolicyOptions
 from norma.align.rewarding import NormReward
 from norma.align.telling import batch_table, in_words
 from norma.base.errors import NormaError
@@ -321,13 +321,32 @@ def test_what_the_numbers_mean_is_said_in_words() -> None:
     assert "a checker failed" in in_words([{"masked": 0.8}])[0]
 
 
-def test_two_stacks_are_a_policy_too(make_model: Make, one_rule: Any, questions: list[Item]) -> None:
-    """An encoder-decoder reads the question and writes the answer; nothing here knows the difference."""
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "LoRA"])
+@pytest.mark.parametrize("method", METHODS)
+def test_two_stacks_are_a_policy_too(method: str, lora: bool, make_model: Make, one_rule: Any, questions: list[Item]) -> None:
+    """An encoder-decoder reads the question and writes the answer, with every method; nothing here knows the difference."""
     from norma.nn import Transformer, preset
 
     base = make_model(1)
     config = preset("t5", vocab_size=base.config.vocab_size, width=24, layers=2, head_size=6, max_positions=96)
     model = LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(0)).eval(), base.tokenizer)
-    made = policy(model, one_rule(lambda t: float(len(t))), questions, method="ppo")
+    if lora:
+        add_lora(model.transformer, LoraOptions(rank=2, targets="all"), torch.Generator().manual_seed(0))
+    options = PolicyOptions(method=method, questions=2, group=4, max_new_tokens=3, unfinished=0.0)  # type: ignore[arg-type]
+    reward = NormReward(one_rule(lambda t: float(len(t))), options)
+    before = None if lora else model.copy()
+    made = NormPolicy(model, before, reward, questions, options, seed=3, dtype=torch.float32)
     found, numbers = gradients(made)
-    assert numbers["clip_share"] == 0 and any(n.startswith("policy.encoder") and g.any() for n, g in found.items())
+    assert numbers["clip_share"] == 0
+    ours = {n: g for n, g in found.items() if n.startswith("policy.")}
+    assert all(any(g.any() for n, g in ours.items() if n.startswith(f"policy.{stack}")) for stack in ("encoder", "decoder"))
+    assert not lora or all(n.endswith((".A", ".B")) for n in ours)
+    if method == "ppo":
+        # The value head begins at 0: of its own stacks nothing moves before it does.
+        assert made.critic is not None and found["critic.head.weight"].any() and numbers["value_loss"] > 0
+        with torch.no_grad():
+            made.critic.head.weight.fill_(0.1)  # type: ignore[operator,union-attr]
+        found, _ = gradients(made, 1)
+        own = [n for n, g in found.items() if n.startswith("critic.backbone") and g.any()]
+        assert {"encoder", "decoder"} <= {n.split(".")[2] for n in own}
+        assert not lora or all(n.endswith((".A", ".B")) for n in own), "a LoRA of its own"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from norma.align.reward_model import RewardModel, size, text_scores
+from norma.align.reward_model import RewardModel
 from norma.align.reward_model_options import RewardModelOptions
 from norma.align.reward_training import RewardTraining, judgement
 from norma.base.errors import NormaError
@@ -27,7 +27,7 @@ from norma.spec import Item, Message
 from norma.text.chat import prompt_ids
 from norma.text.tokenizer import Tokenizer, train_tokenizer
 from norma.train import TrainOptions, train
-from norma.train.reading import parts
+from norma.train.reading import parts, size, text_scores
 
 Make = Callable[..., LanguageModel]
 FP32 = torch.float32
@@ -78,12 +78,6 @@ def test_a_new_head(make_model: Make, make_bert: Make) -> None:
     encoder = make_bert()
     assert encoder.config.dropout > 0 and RewardModel.begin(encoder).model.config.dropout == 0
     assert torch.equal(RewardModel.begin(encoder).model.transformer.pooler.weight, encoder.transformer.pooler.weight)  # type: ignore[union-attr]
-
-
-def test_a_family_without_a_classifier_says_so(tiny_tokenizer: Tokenizer) -> None:
-    network = Transformer(preset("t5", vocab_size=len(tiny_tokenizer), width=16, layers=1, head_size=8))
-    with pytest.raises(NormaError, match="t5 has no 'classify' head"):
-        RewardModel.begin(LanguageModel(network, tiny_tokenizer))
 
 
 # ── the folder ──

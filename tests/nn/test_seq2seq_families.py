@@ -144,6 +144,30 @@ def test_config_survives_the_layout(name: str) -> None:
     assert values["decoder_start_token_id"] == (2 if name == "bart" else 1)
 
 
+# ── labels ──
+@pytest.mark.parametrize(("kind", "name"), [("t5", "T5ForSequenceClassification"), ("bart", "BartForSequenceClassification")])
+def test_labels_are_scored_as_in_their_classes(kind: str, name: str, tmp_path: Path) -> None:
+    """Both stacks read the text, the decoder one place behind; the score is of the state from which the end token is foretold."""
+    from norma.train.reading import Reading, text_scores
+
+    pad, end = (0, 1) if kind == "t5" else (1, 2)
+    ids = {"pad_token_id": pad, "eos_token_id": end, "decoder_start_token_id": pad if kind == "t5" else end}
+    theirs = peer(kind, model_class=name, num_labels=3, **ids)
+    model = ours_of(theirs, tmp_path / "theirs")
+    model.start_id = ids["decoder_start_token_id"]
+    assert (model.config.head, model.config.labels) == ("classify", 3) and model.config.parameters() == theirs.num_parameters()
+    rows = [[*row[: 9 - 3 * i].tolist(), end] for i, row in enumerate(texts()[0])]
+    padded = torch.tensor([row + [pad] * (10 - len(row)) for row in rows])
+    with torch.no_grad():
+        expected = theirs(input_ids=padded, attention_mask=(torch.arange(10) < torch.tensor([[len(r)] for r in rows])).long()).logits
+        assert float(expected.std()) > 0.05
+        close(text_scores(model, [[Reading(row, [0] * len(row), row)] for row in rows], torch.float32), expected)
+    write(model, tmp_path / "ours", bos=0, eos=end, pad=pad)
+    again = getattr(transformers, name).from_pretrained(tmp_path / "ours").eval()
+    with torch.no_grad():
+        close(again(input_ids=padded[:1]).logits, expected[:1])
+
+
 # ── Marian ──
 @pytest.mark.parametrize("width", [14, 15])
 def test_sinusoids_are_marian_s(width: int) -> None:
@@ -342,7 +366,7 @@ def test_a_switch_that_drops_nothing_is_written_with_a_capacity_that_is_never_re
         ("marian", {"architectures": ["MarianModel"]}, "'MarianModel'"),
         ("bart", {"decoder_ffn_dim": 23}, "decoder_ffn_dim = 23"),
         ("bart", {"normalize_embedding": False}, "normalize_embedding = False"),
-        ("bart", {"architectures": ["BartForSequenceClassification"]}, "'BartForSequenceClassification'"),
+        ("bart", {"architectures": ["BartForQuestionAnswering"]}, "'BartForQuestionAnswering'"),
         ("t5", {"feed_forward_proj": "gated-mish", "dense_act_fn": "mish"}, "'mish'"),
         ("t5", {"tie_word_embeddings": False, "scale_decoder_outputs": True}, "scale_decoder_outputs = True"),
         ("t5", {"architectures": ["T5EncoderModel"]}, "'T5EncoderModel'"),

@@ -146,6 +146,42 @@ def test_rules_are_calibrated_and_serve_as_checkers(context: Build) -> None:
     assert checker.check(item, "No: it sorts. ").status is Status.VIOLATION
 
 
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8.0}])
+def test_two_stacks_learn_it_and_it_rewards_a_policy(
+    context: Build, tmp_path: Path, make_model: Callable[..., LanguageModel], lora: dict[str, float] | None
+) -> None:
+    """From an encoder-decoder: the same stage, a folder with its head, and R(x, y) of a reward stage."""
+    import torch
+
+    from norma.align.reward_model import RewardModel
+    from norma.lm import LanguageModel
+    from norma.nn import Transformer, preset
+    from norma.pipeline.stages.reward import Reward, RewardOptions
+
+    tokenizer = make_model(1).tokenizer
+    config = preset("t5", vocab_size=len(tokenizer), width=24, layers=1, head_size=12, max_positions=96)
+    LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(1)), tokenizer).save(tmp_path / "base")
+    ctx = context("judge", validation=["data/pairs.validation.jsonl"], epochs=2, lora=lora)
+    summary = RewardModelStage().run(ctx)
+    assert summary["quality"]["accuracy"]["rate"] > 0.9, summary
+    judge = RewardModel.load(ctx.folder)
+    assert judge.model.config.kind == "encoder-decoder" and judge.reads == "chat" and not (ctx.folder / "adapter").exists()
+    known = [(row["messages"], row[key]) for row in pairs(0, 60) for key in ("chosen", "rejected")]
+    assert float(judge.scores(*zip(*known, strict=True)).mean()) == pytest.approx(0, abs=1e-4)
+    questions = [{"id": str(i), "source": str(i), "language": "en", "messages": asked(i)} for i in range(4)]
+    write_jsonl(tmp_path / "data" / "asked.jsonl", questions)
+    policy = {"questions": 2, "group": 4, "max_new_tokens": 6}
+    options = {"kind": "reward", "from": "base", "questions": "data/asked.jsonl", "steps": 2, "policy": policy, "train": TRAIN}
+    parsed = RewardOptions.model_validate(options | {"rules": False, "reward_model": "judge", "lora": lora})
+    (tmp_path / "policy").mkdir()
+    inputs = {name: tmp_path / name for name in ("data", "base", "judge")}
+    said = Said()
+    done = Reward().run(Context("policy", tmp_path / "policy", inputs, parsed, None, 1, said, Plan(tmp_path / "policy"), tmp_path))
+    assert done["steps"] == 2 and any("the reward model gives" in line for line in said.lines)
+    rows = read_jsonl(tmp_path / "policy" / "metrics.jsonl")
+    assert all("model/reward" in row and row["gradient_norm"] > 0 for row in rows)
+
+
 def test_a_killed_stage_ends_with_the_same_bytes(context: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     from norma.align.reward_training import RewardTraining
 

@@ -146,7 +146,7 @@ def test_last_layers_only(bert: LanguageModel) -> None:
         heads.freeze(model, 5)
 
 
-@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
 def test_a_rule_is_learnt(bert: LanguageModel, make_model: Callable[..., LanguageModel], tmp_path: Path, family: str) -> None:
     """good where the text holds 'object', bad where it does not: in reach of a tiny model in 60 steps."""
     random.seed(0)
@@ -158,6 +158,9 @@ def test_a_rule_is_learnt(bert: LanguageModel, make_model: Callable[..., Languag
             text[random.randrange(5)] = "object"
         rows.append({"text": " ".join(text), "label": "good" if i % 2 else "bad"})
     base = bert if family == "bert" else make_model(seed=1)
+    if family == "t5":  # both stacks read the text
+        config = preset("t5", vocab_size=len(base.tokenizer), width=24, layers=1, head_size=12, max_positions=96)
+        base = LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(1)), base.tokenizer)
     task = TaskModel(heads.begin(base, "labels", ["bad", "good"], dropout=0.0, seed=2), {"length": 32})
     read = encode.readings(task.model, [r["text"] for r in rows[:64]], None, 32)
     examples = [Example(r, (int(row["label"] == "good"),)) for r, row in zip(read, rows, strict=False)]

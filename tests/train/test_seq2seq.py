@@ -12,16 +12,20 @@ from torch.nn import functional as F
 
 from norma.base.errors import NormaError
 from norma.base.progress import Silent
+from norma.base.ranks import Ranks
 from norma.nn import Transformer, preset
 from norma.objectives.denoising import Noise
 from norma.objectives.spans import fitting
-from norma.text.packing import IGNORE
+from norma.text.chat import prompt_ids, training_row
+from norma.text.packing import IGNORE, Batches, Rows
 from norma.text.sequences import Sequences
 from norma.text.shards import Shards
 from norma.text.tokenise import tokenise
 from norma.text.tokenizer import Tokenizer, train_tokenizer
 from norma.train.examples import Examples, examples_loss
-from norma.train.seq2seq import Denoising, GivenPairs, Spans, padded, shifted
+from norma.train.scoring import Group, answer_logprobs
+from norma.train.seq2seq import Denoising, GivenPairs, Spans, answering, padded, shifted
+from norma.train.step import Leash, language_losses
 
 TEXTS = [
     f"The {colour} {animal} sat by the river. It saw {n} stones. It went home."
@@ -207,3 +211,67 @@ def test_a_part_leaves_padding_out(tmp_path: Path, tokenizer: Tokenizer) -> None
     part = whole.part(short[0], short[0] + 1)
     assert part.source is not None and part.ids.shape[1] <= 16 and part.source.shape[1] <= 16
     assert part.predicted == int((whole.targets[short[0]] != IGNORE).sum())
+
+
+# ── conversations ──
+TALKS = [
+    [{"role": "user", "content": "stones?"}, {"role": "assistant", "content": "7"}],
+    [{"role": "user", "content": "fox?"}, {"role": "assistant", "content": "red"}, {"role": "user", "content": "and?"},
+     {"role": "assistant", "content": "the river"}],
+    [{"role": "user", "content": "The grey otter, where did it go?"}, {"role": "assistant", "content": "home"}],
+]  # fmt: skip
+
+
+def talked(tokenizer: Tokenizer) -> tuple[Batches, list[Group]]:
+    """The conversations packed, and the same as prompts and answers: of two answers the second is behind the first."""
+    batches = Batches(Rows.build((training_row(tokenizer, talk) for talk in TALKS), 48), length=48, size=2, seed=0, pad=tokenizer.pad_id)
+    groups = []
+    for talk in TALKS:
+        for turn in range(1, len(talk), 2):
+            assert tokenizer.eos_id is not None
+            groups.append(Group(prompt_ids(tokenizer, talk[:turn]), [[*tokenizer.encode(talk[turn]["content"]), tokenizer.eos_id]]))
+    return batches, groups
+
+
+def test_the_encoder_reads_what_stands_before_each_answer(tokenizer: Tokenizer) -> None:
+    batches, groups = talked(tokenizer)
+    found = []
+    for step in range(batches.steps_per_epoch):
+        made = answering(batches[step], 3)
+        assert made.source is not None and made.source_documents is not None
+        for b in range(len(made)):
+            for document in range(1, int(made.documents[b].max()) + 1):
+                here, read = made.documents[b] == document, made.source_documents[b] == document
+                found.append((made.source[b, read].tolist(), made.targets[b, here].tolist()))
+                assert made.ids[b, here].tolist() == [3, *made.targets[b, here][:-1].tolist()]
+                assert made.positions[b, here].tolist() == list(range(int(here.sum())))
+        assert made.predicted == int((batches[step].targets != IGNORE).sum()) and (made.targets[made.documents == 0] == IGNORE).all()
+    assert sorted(found) == sorted((list(g.prompt), list(g.answers[0])) for g in groups)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_two_stacks_learn_conversations(family: str, tokenizer: Tokenizer) -> None:
+    """The loss of a packed batch is the mean of -log p of the answers behind their prompts, however it is cut."""
+    network, (batches, groups) = model(family, tokenizer), talked(tokenizer)
+    network.start_id = tokenizer.pad_id
+    assert batches.steps_per_epoch == 1 and len(batches[0].ids) == 2
+    wanted = -float(answer_logprobs(network, groups, dtype=torch.float32)[0].detach().mean())
+
+    def gradient(micro: int, ranks: Ranks) -> tuple[float, dict[str, torch.Tensor]]:
+        network.zero_grad()
+        numbers = 0.0
+        for loss, part in language_losses(network, batches, 0, micro=micro, dtype=torch.float32, ranks=ranks):
+            loss.backward()  # type: ignore[no-untyped-call]
+            numbers += part["loss"]
+        return numbers, {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+
+    loss, whole = gradient(16, Ranks())
+    assert loss == pytest.approx(wanted, rel=1e-5) and any(n.startswith("encoder.") and g.any() for n, g in whole.items())
+    for micro, count in ((1, 1), (16, 2), (1, 3)):
+        found = [gradient(micro, Ranks(rank, count)) for rank in range(count)]
+        assert sum(f[0] for f in found) == pytest.approx(loss, rel=1e-5)
+        for name, g in whole.items():
+            torch.testing.assert_close(torch.stack([f[1][name] for f in found]).mean(dim=0), g, rtol=1e-4, atol=1e-5)
+    leash = Leash(model(family, tokenizer), 2.0)
+    (part, said), *_ = language_losses(network, batches, 0, micro=16, dtype=torch.float32, leash=leash)
+    assert said["kl"] == pytest.approx(0.0, abs=1e-6) and float(part.detach()) == pytest.approx(loss, rel=1e-5)

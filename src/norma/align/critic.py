@@ -27,8 +27,11 @@ class Critic(nn.Module):
 
     @staticmethod
     def of(policy: Transformer, *, shared: bool) -> Critic:
-        """A new one for ``policy``. It begins at 0 everywhere, which is what a centred reward is on average."""
-        backbone = None if shared else copy.deepcopy(policy).requires_grad_(True)
+        """A new one for ``policy``. It begins at 0 everywhere, which is what a centred reward is on average.
+
+        A copy learns what the policy learns: all of its weights, or a LoRA of its own beside frozen ones.
+        """
+        backbone = None if shared else copy.deepcopy(policy)
         if backbone is not None:
             backbone.head = None  # it scores no tokens
         head = nn.Linear(policy.config.width, 1)

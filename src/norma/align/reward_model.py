@@ -1,7 +1,7 @@
-"""A model that says how good an answer is: one reward, or one logit a rule, on the backbone of a decoder or an encoder.
+"""A model that says how good an answer is: one reward, or one logit a rule, on the backbone of a decoder, an encoder, or both.
 
     model ─→ begin: another head ─→ RewardTraining ─→ finish: centred, calibrated ─→ save: a sequence-classification folder
-    prompts, answers ─→ read (chat | pair | response) ─→ text_scores ─→ scores (N, names), reference answers at 0
+    prompts, answers ─→ read (chat | pair | response) ─→ Reading ─→ text_scores ─→ scores (N, names), reference answers at 0
 
 The folder is what transformers calls ...ForSequenceClassification, so that it opens there, and in the spec as a checker of kind
 ``reward`` or ``classifier``. Letters: N texts, L labels, P pairs, A answers, K rules, B rows, T tokens, W width.
@@ -23,12 +23,11 @@ from norma.base.errors import NormaError
 from norma.base.files import read_json, write_json
 from norma.check import folders
 from norma.lm import LanguageModel
-from norma.nn import Mask, Transformer, with_head
+from norma.nn import Transformer, with_head
 from norma.nn.lora import plain_state
 from norma.spec import Message
 from norma.text.tokenizer import Tokenizer, framed
-from norma.train.reading import Reading, parts, states
-from norma.train.scoring import ROUND
+from norma.train.reading import Reading, fits, parts, size, text_scores
 
 REWARD = ("reward",)  # the name of a single output
 MICRO_TOKENS = 4096  # padded tokens that are scored at one time
@@ -69,7 +68,7 @@ class RewardModel:
         tokenizer = framed(model.tokenizer)
         kept = dict(model.kept) | {"pad_token_id": _padding(tokenizer)}
         made = LanguageModel(network.to(model.transformer.device).eval(), tokenizer, kept=kept, name=model.name)
-        return RewardModel(made, reads or ("chat" if config.kind == "decoder" else "pair"), names)
+        return RewardModel(made, reads or ("pair" if config.kind == "encoder" else "chat"), names)
 
     @staticmethod
     def load(folder: Path) -> RewardModel:
@@ -107,7 +106,7 @@ class RewardModel:
     # ── scoring ──
     def read(self, messages: Sequence[Message], answer: str) -> Reading:
         """An answer to a conversation (which may be empty) as ids."""
-        return Reading(*folders.encoded(self.model, self.reads, messages, answer))
+        return folders.reading(self.model, self.reads, messages, answer)
 
     @property
     def limit(self) -> int:
@@ -116,7 +115,7 @@ class RewardModel:
 
     def fits(self, reading: Reading) -> bool:
         """Whether there is something to read, and the model has positions for all of it."""
-        return 0 < len(reading.ids) <= self.limit
+        return fits(self.model.config, reading)
 
     @torch.no_grad()
     def scores(self, prompts: Sequence[Sequence[Message]], answers: Sequence[str], *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -127,7 +126,8 @@ class RewardModel:
         readings = [self.read(messages, answer) for messages, answer in zip(prompts, answers, strict=True)]
         for number, reading in enumerate(readings):
             if not self.fits(reading):
-                what = f"answer {number} has {len(reading.ids)} tokens with its prompt, the reward model reads 1 to {self.limit}"
+                prompt = f", its prompt {len(reading.source)}" if reading.source else " with its prompt"
+                what = f"answer {number} has {len(reading.ids)} tokens{prompt}, the reward model reads 1 to {self.limit}"
                 mend = "Make answers shorter (max_new_tokens), or train the reward model with more positions"
                 raise NormaError(what, where=self.model.name, mend=mend)
         groups: list[list[Reading]] = []
@@ -145,57 +145,6 @@ class RewardModel:
             found = text_scores(self.model.transformer, [groups[i] for i in part], dtype)
             out[[n for i in part for n in range(ends[i] - len(groups[i]), ends[i])]] = found.cpu()
         return out - self.centre
-
-
-def text_scores(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: torch.dtype) -> Tensor:
-    """(N, L) fp32, differentiable: the head's scores of all texts of all groups, in order. The texts of a group begin alike.
-
-    A decoder reads what they share once, and each text's score is taken at its last token; an encoder reads one text a row.
-    """
-    return _decoded(network, groups, dtype) if network.config.kind == "decoder" else _encoded(network, groups, dtype)
-
-
-def size(network: Transformer, group: Sequence[Reading]) -> int:
-    """Tokens of a group's row; of an encoder, of its rows."""
-    if network.config.kind != "decoder":
-        return len(group) * max(len(text.ids) for text in group)
-    shared = _shared(group)
-    return shared + sum(len(text.ids) - shared for text in group)
-
-
-def _shared(group: Sequence[Reading]) -> int:
-    """How many tokens the texts of a group have in common from the start, less than any of them has. Causal states there are equal."""
-    if len(group) == 1:
-        return 0
-    ends = [text.ids for text in group]
-    most = min(map(len, ends)) - 1
-    return next((i for i in range(most) if len({ids[i] for ids in ends}) > 1), most)
-
-
-def _decoded(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: torch.dtype) -> Tensor:
-    """A group is a row: what its texts share is document 1 (the trunk), what they do not is a document that sees it and itself."""
-    length = -(-max(size(network, group) for group in groups) // ROUND) * ROUND
-    ids, documents, positions = (np.zeros((len(groups), length), dtype=np.int64) for _ in range(3))
-    last: list[int] = []
-    for row, group in enumerate(groups):
-        shared = _shared(group)
-        at = 0
-        for document, start, piece in [(1, 0, group[0].ids[:shared]), *((n, shared, t.ids[shared:]) for n, t in enumerate(group, 2))]:
-            end = at + len(piece)
-            ids[row, at:end], documents[row, at:end] = piece, document
-            positions[row, at:end] = np.arange(start, start + len(piece))
-            at = end
-            if document > 1:
-                last.append(row * length + at - 1)
-    ids_BT, documents_BT, positions_BT = (torch.from_numpy(x).to(network.device) for x in (ids, documents, positions))
-    hidden = network.hidden(ids_BT, Mask(documents=documents_BT, trunk=documents_BT == 1), positions_BT, dtype=dtype)
-    states_NW = hidden.flatten(0, 1)[torch.tensor(last, device=network.device)]
-    return network.classify(states_NW.float()[:, None])  # differences of rewards need more than bf16's eight bits
-
-
-def _encoded(network: Transformer, groups: Sequence[Sequence[Reading]], dtype: torch.dtype) -> Tensor:
-    hidden, real_BT = states(network, [text for group in groups for text in group], dtype)
-    return network.classify(hidden.float(), real_BT)
 
 
 def _padding(tokenizer: Tokenizer) -> int | None:

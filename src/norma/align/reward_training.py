@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from norma.align.reward_model import RewardModel, size, text_scores
+from norma.align.reward_model import RewardModel
 from norma.align.reward_model_options import Heads, RewardModelOptions
 from norma.base.errors import NormaError
 from norma.base.ranks import ALONE, Ranks
 from norma.nn import Transformer
 from norma.objectives import reward_modelling
-from norma.train.reading import Reading, parts
+from norma.train.reading import Reading, parts, size, text_scores
 
 
 @dataclass(frozen=True)

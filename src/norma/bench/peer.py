@@ -119,7 +119,7 @@ def ours(model: Transformer, batch: Batch, watch: Watch | None = None) -> Output
     if config.head == "pretraining":
         return {"logits": model.logits(hidden), "next sentence": model.next_sentence_scores(hidden)}
     if config.head == "none":
-        return {"states": hidden} | ({"pooled": model.pooled(hidden)} if config.pooler else {})
+        return {"states": hidden} | ({"pooled": model.pooled(hidden)} if config.pools else {})
     scores = model.classify(hidden, batch.written)
     if config.head == "span":
         return {"start": scores[..., 0], "end": scores[..., 1]}
@@ -151,7 +151,7 @@ def named(result: Any, config: ModelConfig) -> Outputs:
     found = {ours: result[theirs] for theirs, ours in _NAMES.items() if result.get(theirs) is not None}
     if "logits" in result:
         found["classes" if config.head == "classify" else "logits"] = result["logits"]
-    if not config.pooler:
+    if not config.pools:
         found.pop("pooled", None)
     return found
 

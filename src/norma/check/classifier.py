@@ -72,6 +72,6 @@ def build(use: str, params: dict[str, Any], where: str) -> Classifier:
         label = int(values.label)
     else:
         raise NormaError(f"the classifier '{use}' has no label '{values.label}'", where=where, mend=nearest(values.label, folder.labels))
-    code = code_digest(Classifier, folders.Folder, folders.encoded, folders.finding, ClassifierParams)
+    code = code_digest(Classifier, folders.Folder, folders.reading, folders.finding, ClassifierParams)
     made = digest(["classifier", folder.digest, label, folder.reads, values.model_dump(mode="json", exclude={"label", "reads"}), code])
     return Classifier(folder.path.name, folder, label, values, made, frozenset(values.languages))

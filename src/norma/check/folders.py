@@ -1,9 +1,10 @@
 """Models that score a text for a checker: a folder with a classification head, opened at the first answer, never before.
 
-    messages, answer ─reads: response | pair | chat─→ ids ─→ Transformer ─→ one number per label (logits, fp32)
+    messages, answer ─reads: response | pair | chat─→ Reading ─→ Transformer ─→ one number per label (logits, fp32)
 
 ``response`` is the answer alone, ``pair`` the last user message and the answer as two segments, ``chat`` the whole conversation
-through the model's chat template, as reward models are trained. Norma's own folders say in norma.json what they read.
+through the model's chat template, as reward models are trained. Of two stacks the encoder reads the prompt of a chat and the decoder
+the answer; a response or a pair stands in both, as in transformers' T5 and BART. Norma's own folders say in norma.json what they read.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from norma.spec.types import CheckerFailure, Finding, Item, Message, Status
 
 if TYPE_CHECKING:
     from norma.lm import LanguageModel
+    from norma.train.reading import Reading
 
 Reads = Literal["chat", "pair", "response"]
 
@@ -60,17 +62,16 @@ class Folder:
         """What the head says of one answer, one number per label. Raises CheckerFailure for a text longer than the model reads."""
         import torch
 
+        from norma.train.reading import fits, text_scores
+
         model = _opened(self.path, self.digest)
-        ids, segments = encoded(model, self.reads, item.messages, text)
-        if len(ids) > model.config.max_positions:
-            raise CheckerFailure(f"{len(ids)} tokens; the model '{self.path.name}' reads at most {model.config.max_positions}")
-        if not ids:
+        read = reading(model, self.reads, item.messages, text)
+        if read.longest > model.config.max_positions:
+            raise CheckerFailure(f"{read.longest} tokens; the model '{self.path.name}' reads at most {model.config.max_positions}")
+        if not fits(model.config, read):
             raise CheckerFailure(f"the tokenizer of '{self.path.name}' gives no tokens for this answer")
-        network = model.transformer
         with torch.no_grad():
-            two = torch.tensor([segments], device=network.device) if any(segments) and model.config.segments else None
-            hidden = network.hidden(torch.tensor([ids], device=network.device), segments_BT=two)
-            scores = network.classify(hidden)[0].tolist()
+            scores = text_scores(model.transformer, [[read]], torch.float32)[0].tolist()
         return [float(score) - centre for score, centre in zip(scores, self.centre, strict=True)]
 
     def judge(self, item: Item, response: str) -> Finding | list[float]:
@@ -135,13 +136,19 @@ def _opened(folder: Path, digest: str) -> LanguageModel:
     return LanguageModel.load(folder)
 
 
-def encoded(model: LanguageModel, reads: Reads, messages: Sequence[Message], text: str) -> tuple[list[int], list[int]]:
-    """Ids and segments. What people wrote never becomes a special token; the tokenizer's own frame ([CLS] and the like) does.
+def reading(model: LanguageModel, reads: Reads, messages: Sequence[Message], text: str) -> Reading:
+    """An answer as a model reads it. What people wrote never becomes a special token; the tokenizer's own frame ([CLS] and the like) does.
 
     transformers reads a decoder's score at the last token that is not config.json's ``pad_token_id``. Where that is the end token too, it
     is the last one before it: what the layout's models were trained on, so it is read there here as well.
     """
-    tokenizer = model.tokenizer
+    from norma.train.reading import Reading
+
+    tokenizer, kind = model.tokenizer, model.config.kind
+    if reads == "chat" and kind == "encoder-decoder":
+        from norma.text.chat import prompt_ids
+
+        return Reading.of_two(tokenizer, prompt_ids(tokenizer, messages), tokenizer.encode(text))
     if reads == "chat":
         from norma.text.chat import render
 
@@ -154,10 +161,12 @@ def encoded(model: LanguageModel, reads: Reads, messages: Sequence[Message], tex
         user = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
         found = tokenizer.backend.encode(user, text) if reads == "pair" else tokenizer.backend.encode(text)
         ids, segments = list(found.ids), list(found.type_ids)
+    if kind == "encoder-decoder":
+        return Reading.of_two(tokenizer, ids, ids)
     pad = model.kept.get("pad_token_id")
-    while model.config.kind == "decoder" and len(ids) > 1 and ids[-1] == pad:
+    while kind == "decoder" and len(ids) > 1 and ids[-1] == pad:
         del ids[-1], segments[-1]
-    return ids, segments
+    return Reading(ids, segments)
 
 
 def finding(score: float, margin: float, abstain: float, note: str, threshold: float) -> Finding:

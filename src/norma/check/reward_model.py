@@ -55,6 +55,6 @@ def build(use: str, params: dict[str, Any], where: str) -> RewardModel:
     if len(folder.labels) != 1:
         mend = "Use it as kind: classifier"
         raise NormaError(f"a reward model has one output, '{use}' has {len(folder.labels)}", where=where, mend=mend)
-    code = code_digest(RewardModel, folders.Folder, folders.encoded, folders.finding, RewardParams)
+    code = code_digest(RewardModel, folders.Folder, folders.reading, folders.finding, RewardParams)
     made = digest(["reward", folder.digest, folder.reads, values.model_dump(mode="json", exclude={"reads"}), code])
     return RewardModel(folder.path.name, folder, values, made, frozenset(values.languages))

@@ -120,7 +120,7 @@ class ModelConfig:
     head_transform: bool = False  # dense, activation and norm before the token scores (BERT)
     head_transform_bias: bool = True
     pooling: Literal["first", "mean"] = "first"  # an encoder's state for the whole text: the first token's, or the mean (ModernBERT)
-    pooler: bool = False  # tanh(dense(first token)) before classify and next-sentence (BERT)
+    pooler: bool = False  # tanh(dense(state of the text)) before classify and next-sentence (BERT, BART); see `pools`
     classifier_bias: bool = True
     logit_scale: float = 1.0  # token scores are multiplied by it (PaLM: 1 / sqrt(width))
     logit_softcap: float | None = None  # as attention_softcap, of the token scores
@@ -157,6 +157,11 @@ class ModelConfig:
     def scale(self) -> float:
         """What query-key products are multiplied by."""
         return self.head_size**-0.5 if self.attention_scale is None else self.attention_scale
+
+    @property
+    def pools(self) -> bool:
+        """Whether the model holds its pooler: for the heads that read one state of a text; the layouts of bare encoders keep it too."""
+        return self.pooler and (self.head in ("pretraining", "classify") or (self.head == "none" and self.kind == "encoder"))
 
     def window(self, layer: int) -> int:
         """How far layer ``layer`` looks; 0: everywhere."""

@@ -95,10 +95,6 @@ def _transformed(config: ModelConfig) -> bool:
     return config.head_transform and (_scores_tokens(config) or (not config.pooler and config.head != "none"))
 
 
-def _pooled(config: ModelConfig) -> bool:
-    return config.pooler and config.head in ("pretraining", "classify", "none")
-
-
 def _classes(config: ModelConfig) -> int:
     return {"classify": config.labels, "tokens": config.labels, "span": 2}.get(config.head, 0)
 
@@ -110,7 +106,7 @@ def _head(config: ModelConfig) -> int:
         total += config.vocab_size * (W * (not config.tie_embeddings) + (config.head_bias == "learned"))
     if _transformed(config):
         total += W * W + W * config.head_transform_bias + _norm(config)
-    if _pooled(config):
+    if config.pools:
         total += W * W + W
     if config.head == "pretraining":
         total += 2 * W + 2
@@ -178,7 +174,7 @@ def _per_token(config: ModelConfig) -> int:
 def _per_text(config: ModelConfig) -> int:
     """Weights of the head's matrices that one state of the whole text passes through."""
     W = config.width
-    total = W * W if _pooled(config) and config.head != "none" else 0  # without a head nobody asks for the pooled state
+    total = W * W if config.pools and config.head != "none" else 0  # without a head nobody asks for the pooled state
     if config.head == "classify":
         total += W * W * _transformed(config) + W * _classes(config)
     return total + 2 * W * (config.head == "pretraining")

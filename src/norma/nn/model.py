@@ -49,8 +49,7 @@ class Transformer(nn.Module):
         transformed = config.head_transform and (scores_tokens or (not config.pooler and config.head != "none"))
         self.head_transform = Linear(width, width, bias=config.head_transform_bias) if transformed else None
         self.head_norm = make_norm(config) if transformed else None
-        pooled = config.pooler and config.head in ("pretraining", "classify", "none")
-        self.pooler = Linear(width, width) if pooled else None
+        self.pooler = Linear(width, width) if config.pools else None
         self.next_sentence = Linear(width, 2) if config.head == "pretraining" else None
         classes = {"classify": config.labels, "tokens": config.labels, "span": 2}.get(config.head)
         self.classifier = None if classes is None else Linear(width, classes, bias=config.classifier_bias)
@@ -178,14 +177,17 @@ class Transformer(nn.Module):
 
     # ── hidden states to labels ──
     def pooled(self, hidden_BTW: Tensor, padding_BT: Tensor | None = None) -> Tensor:
-        """(B, W): one state for a text, of its real tokens. A decoder's last; an encoder's first, or the mean, through the pooler."""
+        """(B, W): one state for a text, of its real tokens: a decoder's last; an encoder's first, or the mean. Through the pooler.
+
+        The last state of a decoder behind an encoder has seen all of the source and of the target (BART, 1910.13461, section 3.1).
+        """
         if padding_BT is None:
             padding_BT = torch.ones(hidden_BTW.shape[:2], dtype=torch.bool, device=hidden_BTW.device)
         B, T, _ = hidden_BTW.shape
         rows, places = torch.arange(B, device=hidden_BTW.device), torch.arange(T, device=hidden_BTW.device)
-        if self.config.kind == "decoder":
-            return hidden_BTW[rows, (places * padding_BT).amax(dim=-1)]
-        if self.config.pooling == "mean":
+        if self.decoder is not None:
+            state = hidden_BTW[rows, (places * padding_BT).amax(dim=-1)]
+        elif self.config.pooling == "mean":
             real = padding_BT[..., None].to(hidden_BTW.dtype)
             state = (hidden_BTW * real).sum(dim=1) / real.sum(dim=1)
         else:

@@ -26,10 +26,10 @@ LONGEST = 128  # tokens; longer texts are not looked into: nobody reads such a p
 
 
 def looked(task: TaskModel, rows: Sequence[Mapping[str, Any]], most_bytes: int = MOST_BYTES) -> list[dict[str, Any] | None]:
-    """For each of the rows (predictions with their input) what :func:`look` gives; None for long texts, behind the bound, and for a
-    model that writes texts."""
+    """For each of the rows (predictions with their input) what :func:`look` gives; None for long texts, behind the bound, and for
+    models that write texts or have two stacks."""
     out: list[dict[str, Any] | None] = [None] * len(rows)
-    if task.shape == "texts":
+    if task.shape == "texts" or task.model.config.kind == "encoder-decoder":
         return out
     config, left = task.model.config, most_bytes
     for number, row in enumerate(rows):

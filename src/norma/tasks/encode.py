@@ -43,10 +43,11 @@ def backend(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
 def readings(model: LanguageModel, texts: Sequence[str], pairs: Sequence[str] | None, length: int) -> list[Reading]:
     """Texts, or pairs of texts, of at most ``length`` tokens with their frame: the longer text of a pair is cut first.
 
-    A decoder's trailing padding token (where it is the end token too) is left out: transformers reads the token before it.
+    A decoder's trailing padding token (where it is the end token too) is left out: transformers reads the token before it. Two stacks
+    both read the text, as theirs do.
     """
-    made = backend(model.tokenizer)
-    made.enable_truncation(min(length, model.config.max_positions))
+    made, two = backend(model.tokenizer), model.config.kind == "encoder-decoder"
+    made.enable_truncation(min(length, model.config.max_positions) - two)  # there an end token may come behind
     given = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
     pad = model.kept.get("pad_token_id")
     found = []
@@ -54,7 +55,8 @@ def readings(model: LanguageModel, texts: Sequence[str], pairs: Sequence[str] | 
         ids, segments = list(encoding.ids), list(encoding.type_ids)
         while model.config.kind == "decoder" and len(ids) > 1 and ids[-1] == pad:
             del ids[-1], segments[-1]
-        found.append(Reading(ids or [model.tokenizer.pad_id], segments or [0]))
+        ids = ids or [model.tokenizer.pad_id]
+        found.append(Reading.of_two(model.tokenizer, ids, ids) if two else Reading(ids, segments or [0]))
     return found
 
 

@@ -27,7 +27,7 @@ def begin(model: LanguageModel, shape: str, labels: Sequence[str], *, dropout: f
     """``model`` with a new head of as many outputs as ``labels``; its weights are copies, and what it has of the new head stays.
 
     The head begins normal with ``initializer_range``. ``dropout``: None leaves the model's. Raises NormaError for a family whose layout
-    has no such head: two stacks have none, and decoders no labels of tokens.
+    has no such head: decoders, alone or behind an encoder, have no labels of tokens.
     """
     config = with_head(model.config, HEADS[shape], 0 if shape == "questions" else len(labels))
     if config.kind == "decoder":

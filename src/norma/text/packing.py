@@ -95,14 +95,6 @@ class Batch:
     documents: Ints
     positions: Ints
 
-    def rows(self, which: slice) -> Batch:
-        """Some of the bins."""
-        return Batch(self.ids[which], self.targets[which], self.documents[which], self.positions[which])
-
-    def split(self, size: int) -> list[Batch]:
-        """Micro-batches of at most ``size`` bins."""
-        return [self.rows(slice(i, i + size)) for i in range(0, len(self.ids), size)]
-
 
 def pack(lengths: Ints, limit: int, order: Ints) -> list[list[int]]:
     """Fit rows into bins of ``limit`` tokens: best fit, longest first, within windows of the given order.

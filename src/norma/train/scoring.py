@@ -58,7 +58,7 @@ def answer_states(model: Transformer, groups: Sequence[Group], *, dtype: torch.d
     if model.config.kind == "encoder":
         raise NormaError(f"{model.config.family} is an encoder: it writes no answers", mend="Choose a decoder or an encoder-decoder")
     if model.config.kind == "encoder-decoder":
-        laid, memory = _answers(groups, _start(model)), _read(model, groups, dtype)
+        laid, memory = _answers(groups, start_of(model)), _read(model, groups, dtype)
         mask = Mask(documents=laid.documents.to(device))
     else:
         laid, memory = _branches(groups), None
@@ -130,7 +130,8 @@ def _read(model: Transformer, groups: Sequence[Group], dtype: torch.dtype) -> Me
     return model.encode(ids.to(model.device), Mask(padding=real.to(model.device)), dtype=dtype)
 
 
-def _start(model: Transformer) -> int:
+def start_of(model: Transformer) -> int:
+    """The token that the decoder of an encoder-decoder begins with. Raises NormaError where nothing says which."""
     if model.start_id is None:
         mend = "Open it as a LanguageModel, from a folder whose config.json has decoder_start_token_id"
         raise NormaError("nothing says which token this model's decoder begins with", where=model.config.family, mend=mend)

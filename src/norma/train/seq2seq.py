@@ -3,6 +3,7 @@
     numbers of rows ─→ Sequences ─→ packed tokens ─┬→ Spans: hidden spans, to be written behind their sentinels (T5)
                                                    └→ Denoising: each document changed, to be written as it was (BART)
     rows of a file ─→ GivenPairs: a source text, a target text (translation, summaries, answers)
+    packed conversations ─→ answering: what is learnt, behind what stands before it
 
 The decoder reads its target moved by one behind the start token that its family has.
 """
@@ -22,7 +23,7 @@ from norma.base.files import read_jsonl
 from norma.base.random import keyed
 from norma.objectives.denoising import Noise, denoise
 from norma.objectives.spans import SpanLengths, corrupt_spans
-from norma.text.packing import IGNORE
+from norma.text.packing import IGNORE, Batch
 from norma.text.permutation import Permutation
 from norma.text.sequences import Sequences
 from norma.text.tokenizer import Tokenizer
@@ -166,6 +167,40 @@ class GivenPairs:
         whole = len(by_length) - len(by_length) % GROUP
         groups = by_length[:whole].reshape(-1, GROUP)
         return np.concatenate([groups[keyed(self.seed, epoch, use="groups").permutation(len(groups))].ravel(), by_length[whole:]])
+
+
+def answering(batch: Batch, start: int) -> Examples:
+    """Packed rows for two stacks: each stretch of tokens that are learnt is a target, and what stands before it in its row the source.
+
+    A conversation of several answers gives as many pairs, and the encoder reads the answers before.
+    """
+    bins = [list(_answers(*row)) for row in zip(batch.ids, batch.targets, batch.documents, strict=True)]
+    (source, read, _), (targets, documents, positions) = (_side_by_side([[pair[k] for pair in pairs] for pairs in bins]) for k in (0, 1))
+    ids = shifted(targets, documents, start)
+    return Examples(ids, np.where(documents > 0, targets, IGNORE), documents, positions, source=source, source_documents=read)
+
+
+def _answers(ids_T: Ints, targets_T: Ints, documents_T: Ints) -> Iterable[tuple[Ints, Ints]]:
+    """(source, target) of each stretch of targets within a document."""
+    for document in range(1, int(documents_T.max()) + 1):
+        here = np.flatnonzero(documents_T == document)
+        ids, targets = ids_T[here], targets_T[here]
+        learnt = np.concatenate([[False], targets != IGNORE, [False]])
+        for begin, end in np.flatnonzero(learnt[1:] != learnt[:-1]).reshape(-1, 2):
+            yield ids[: begin + 1], targets[begin:end]
+
+
+def _side_by_side(bins: Sequence[Sequence[Ints]]) -> tuple[Ints, Ints, Ints]:
+    """Texts of each bin in a row (B, longest), 0 behind them; their numbers, from 1; their positions."""
+    shape = (len(bins), max(1, *(sum(map(len, texts)) for texts in bins)))
+    out, documents, positions = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    for b, texts in enumerate(bins):
+        at = 0
+        for number, text in enumerate(texts, 1):
+            here = slice(at, at + len(text))
+            out[b, here], documents[b, here], positions[b, here] = text, number, np.arange(len(text))
+            at += len(text)
+    return out, documents, positions
 
 
 def shifted(ids_BT: Ints, documents_BT: Ints, start: int) -> Ints:

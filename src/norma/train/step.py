@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from norma.base.ranks import ALONE, Ranks
 from norma.nn import Transformer
-from norma.text.packing import IGNORE, Batches
+from norma.text.packing import Batches
 from norma.train.examples import PLAIN, Examples, Scoring, examples_loss
+from norma.train.scoring import start_of
+from norma.train.seq2seq import answering
 
 
 class Leash(NamedTuple):
@@ -39,24 +39,19 @@ def language_losses(
 ) -> Iterator[tuple[Tensor, dict[str, float]]]:
     """The loss of one step, a micro-batch at a time; their sum is the mean over the targets of the WHOLE batch, of all ranks.
 
-    With a leash it is the mean of -log p + weight KL(reference || model): what the reference would say at each target stays likely.
+    Of two stacks the encoder reads what stands before each stretch of targets, and the decoder learns that stretch. With a leash the
+    loss is the mean of -log p + weight KL(reference || model): what the reference would say at each target stays likely.
     """
     batch = batches[step]
-    targets = max(1, int((batch.targets != IGNORE).sum()))
-    own = batch.rows(ranks.share(len(batch.ids)))
-    for start in range(0, ranks.most(len(batch.ids)), micro):
-        part = own.rows(slice(start, start + micro))
-        if not len(part.ids):  # another rank has a row more: ranks go forward and backward together
-            part = replace(batch.rows(slice(0, 1)), targets=np.full_like(batch.targets[:1], IGNORE))
-            part = replace(part, documents=np.zeros_like(part.documents))
-        found = examples_loss(
-            model,
-            Examples(part.ids, part.targets, part.documents, part.positions),
-            dtype,
-            scoring,
-            None if leash is None else leash.reference,
-        )
-        numbers = {"loss": float(found.minimised.detach()) / targets, "tokens": float((part.documents > 0).sum())}
+    two = model.config.kind == "encoder-decoder"
+    whole = answering(batch, start_of(model)) if two else Examples(batch.ids, batch.targets, batch.documents, batch.positions)
+    targets, own = max(1, whole.predicted), ranks.share(len(whole))
+    for start in range(own.start, own.start + ranks.most(len(whole)), micro):
+        part = whole.part(start, min(start + micro, own.stop))
+        if not len(part):  # another rank has a row more: ranks go forward and backward together
+            part = whole.part(0, 1).blank()
+        found = examples_loss(model, part, dtype, scoring, None if leash is None else leash.reference)
+        numbers = {"loss": float(found.minimised.detach()) / targets, "tokens": float(part.tokens)}
         if found.text_bytes:
             numbers |= {"nats": found.text_nats, "bytes": float(found.text_bytes)}
         loss = found.minimised / targets
@@ -64,6 +59,6 @@ def language_losses(
             loss = loss + leash.weight * found.kl / targets
             numbers["kl"] = float(found.kl.detach()) / targets
         if found.router is not None:
-            loss = loss + found.router / len(batch.ids)
-            numbers["loss.router"] = float(found.router.detach()) / len(batch.ids)
+            loss = loss + found.router / len(whole)
+            numbers["loss.router"] = float(found.router.detach()) / len(whole)
         yield loss * ranks.readers, numbers

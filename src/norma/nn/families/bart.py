@@ -3,7 +3,8 @@
     noised ids ─→ embedding + learned positions ─→ norm ─→ encoder ─→ memory
     text ids   ─→ the same embedding + positions of its own ─→ norm ─→ decoder ─→ the same embedding, + a fixed bias ─→ scores
 
-Position 0 stands in row 2 of a position table.
+Of ``BartForSequenceClassification`` (classify) the last state of the decoder goes through a dense layer and tanh to the labels. Position 0
+stands in row 2 of a position table.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from norma.nn.families import marian
 from norma.nn.families.base import Family, parts
 from norma.nn.names import Row
 
-STRUCTURE: Mapping[str, Any] = {**marian.POST, "positions": "learned", "position_offset": 2, "embedding_norm": True}
+STRUCTURE: Mapping[str, Any] = {**marian.POST, "positions": "learned", "position_offset": 2, "embedding_norm": True, "pooler": True}
 
 
 def bart(
@@ -75,6 +76,8 @@ def _rows(config: ModelConfig) -> Sequence[Row]:
     for stack in ("encoder", "decoder"):
         rows.append(Row(f"{stack}.position_embedding.weight", f"{marian.prefix(config)}{stack}.embed_positions.weight"))
         rows += parts(f"{stack}.embedding_norm", f"{marian.prefix(config)}{stack}.layernorm_embedding")
+    if config.head == "classify":
+        rows += marian.labels_rows()
     return rows
 
 
@@ -82,7 +85,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         name="bart",
         model_type="bart",
-        architectures={"lm": "BartForConditionalGeneration", "none": "BartModel"},
+        architectures={"lm": "BartForConditionalGeneration", "classify": "BartForSequenceClassification", "none": "BartModel"},
         preset=bart,
         sizes={  # section 2.1; widths, vocabulary and the padding token: the released models
             "base": {"vocab_size": 50265, "width": 768, "layers": 6, "pad_id": 1},

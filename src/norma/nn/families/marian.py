@@ -101,6 +101,12 @@ def post_norm_rows(config: ModelConfig) -> Iterator[Row]:
         yield Row("head_bias", "final_logits_bias", row_vector)
 
 
+def labels_rows() -> Iterator[Row]:
+    """What stands between a decoder's last state and the labels in T5's and BART's ``...ForSequenceClassification``."""
+    yield from parts("pooler", "classification_head.dense")
+    yield from parts("classifier", "classification_head.out_proj")
+
+
 def post_norm_copies(config: ModelConfig) -> dict[str, str]:
     """Other names of the one embedding."""
     begin = prefix(config)

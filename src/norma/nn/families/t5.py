@@ -3,6 +3,8 @@
     source ids ─→ embedding ─→ encoder ─→ memory             (RMS norms before the sublayers and one at the end; no biases)
     target ids ─→ the same embedding ─→ decoder ─→ scores    T5: the embedding, features / sqrt(width); 1.1: a matrix of its own
 
+Of ``...ForSequenceClassification`` (classify) the last state of the decoder goes through a dense layer and tanh to the labels.
+
 A stack has one table of relative biases, which the layout keeps in its first block. Query-key products are not scaled. The depths of
 encoder and decoder may differ, and heads x head_size need not be the width.
 """
@@ -15,11 +17,14 @@ from typing import Any
 from norma.base.errors import NormaError
 from norma.nn.config import ModelConfig
 from norma.nn.families.base import Family, must_hold, read_activation, write_activation
-from norma.nn.families.marian import must_have_encoder
+from norma.nn.families.marian import labels_rows, must_have_encoder
 from norma.nn.names import Row
 
 RELATIVE: Mapping[str, Any] = {"positions": "relative", "attention_scale": 1.0}
 """What T5, T5 1.1 and Switch share; the rest are the defaults of ModelConfig."""
+
+STRUCTURE: Mapping[str, Any] = {**RELATIVE, "pooler": True}
+"""T5's own: Switch's layout has no class for labels."""
 
 HELD = ("encoder_layers", "relative_buckets", "relative_distance")
 
@@ -101,14 +106,20 @@ def t5_v1_1(
 
 def _config(**fields: Any) -> ModelConfig:
     fields["kv_heads"] = fields["kv_heads"] or fields["attention_heads"]
-    return ModelConfig(**RELATIVE, **fields, norm_eps=1e-6, initialisation="t5")
+    return ModelConfig(**STRUCTURE, **fields, norm_eps=1e-6, initialisation="t5")
+
+
+def prefix(config: ModelConfig) -> str:
+    """Of both stacks, in the class for labels alone."""
+    return "transformer." if config.head == "classify" else ""
 
 
 def relative_rows(config: ModelConfig, feed_forward: Callable[[str, str], Iterable[Row]]) -> list[Row]:
     """The tensors that T5 and Switch name alike; ``feed_forward(ours, theirs)`` names those of a stack's feed-forward layers."""
-    rows = [Row("embedding.weight", "shared.weight")]
+    begin = prefix(config)
+    rows = [Row("embedding.weight", f"{begin}shared.weight")]
     for stack in ("encoder", "decoder"):
-        block, theirs = f"{stack}.blocks.{{i}}", f"{stack}.block.{{i}}.layer"
+        block, theirs = f"{stack}.blocks.{{i}}", f"{begin}{stack}.block.{{i}}.layer"
         sublayers = {"attention": "SelfAttention", **({"cross": "EncDecAttention"} if stack == "decoder" else {})}
         for i, (ours, name) in enumerate(sublayers.items()):
             for part in ("query", "key", "value", "output"):
@@ -117,10 +128,12 @@ def relative_rows(config: ModelConfig, feed_forward: Callable[[str, str], Iterab
         last = len(sublayers)
         rows.append(Row(f"{block}.feed_forward_norm.weight", f"{theirs}.{last}.layer_norm.weight"))
         rows += feed_forward(f"{block}.feed_forward", f"{theirs}.{last}")
-        rows.append(Row(f"{stack}.relative_bias.weight", f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"))
-        rows.append(Row(f"{stack}.norm.weight", f"{stack}.final_layer_norm.weight"))
+        rows.append(Row(f"{stack}.relative_bias.weight", f"{begin}{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"))
+        rows.append(Row(f"{stack}.norm.weight", f"{begin}{stack}.final_layer_norm.weight"))
     if config.head == "lm" and not config.tie_embeddings:
         rows.append(Row("head.weight", "lm_head.weight"))
+    if config.head == "classify":
+        rows += labels_rows()
     return rows
 
 
@@ -134,8 +147,9 @@ def _rows(config: ModelConfig) -> Sequence[Row]:
 
 def relative_copies(config: ModelConfig) -> dict[str, str]:
     """Other names of the embedding. A head that the file leaves out is the embedding too: transformers 5 ties all T5s that it makes."""
-    names = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", *(["lm_head.weight"] if config.head == "lm" else [])]
-    return dict.fromkeys(names, "shared.weight")
+    begin = prefix(config)
+    names = [f"{begin}encoder.embed_tokens.weight", f"{begin}decoder.embed_tokens.weight"]
+    return dict.fromkeys([*names, *(["lm_head.weight"] if config.head == "lm" else [])], f"{begin}shared.weight")
 
 
 def read_relative(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,6 +194,7 @@ def _read(values: Mapping[str, Any]) -> dict[str, Any]:
         raise NormaError("scale_decoder_outputs = True beside tie_word_embeddings = False is not supported", mend="They must be the same")
     return {
         **read_relative(values),
+        "pooler": True,
         "gated": _gated(values),
         "activation": read_activation(_activation(values)),
         "tie_embeddings": scaled,
@@ -189,7 +204,7 @@ def _read(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write(config: ModelConfig) -> dict[str, Any]:
     scale = config.width**-0.5 if config.tie_embeddings else 1.0
-    entries = write_relative(config, "T5", {**RELATIVE, "gated": config.family == "t5-v1.1", "logit_scale": scale})
+    entries = write_relative(config, "T5", {**STRUCTURE, "gated": config.family == "t5-v1.1", "logit_scale": scale})
     activation = write_activation(config.activation)
     projection = "gelu" if activation == "gelu_new" else activation
     return {
@@ -227,7 +242,7 @@ DEFAULTS: Mapping[str, Any] = {
 """Of T5Config and SwitchTransformersConfig both."""
 
 FIXED: Mapping[str, Any] = {"is_encoder_decoder": True, "is_decoder": False}
-UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)  # the first T5 files hold it; nothing ever read it
+UNUSED = ("*decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)  # the first T5 files hold it; nothing ever read it
 
 
 def _size(width: int, layers: int, heads: int, inner: int, head_size: int = 64) -> dict[str, Any]:
@@ -239,7 +254,7 @@ def _family(name: str, preset: Callable[..., ModelConfig], sizes: Mapping[str, M
     return Family(
         name=name,
         model_type="t5",
-        architectures={"lm": "T5ForConditionalGeneration", "none": "T5Model"},
+        architectures={"lm": "T5ForConditionalGeneration", "classify": "T5ForSequenceClassification", "none": "T5Model"},
         aliases={"T5WithLMHeadModel": "lm"},
         preset=preset,
         sizes=sizes,

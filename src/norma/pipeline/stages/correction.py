@@ -53,7 +53,7 @@ class CorrectionOptions(AdaptOptions, StageOptions):
 class Correction(Stage[CorrectionOptions]):
     """Marks the model's own answers, corrects them, and trains corrected over original."""
 
-    kind, version, Options = "correction", 2, CorrectionOptions
+    kind, version, parallel, Options = "correction", 2, True, CorrectionOptions
     uses_spec = True
 
     def fingerprint(self, options: CorrectionOptions, base: Path) -> Any:
@@ -69,8 +69,9 @@ class Correction(Stage[CorrectionOptions]):
         options = ctx.options
         dtype = prepare(ctx)
         model = adapted(ctx, open_model(ctx, options.from_))
-        if not (ctx.folder / PAIRS).exists():
+        if ctx.ranks.first and not (ctx.folder / PAIRS).exists():
             _collect(ctx, model)
+        ctx.ranks.wait()  # of several processes the first samples and marks; all learn what it has written
         on_pairs = METHODS[options.method].paired or options.method == "sft"
         few = (ctx.folder / DOMINANCE).exists()
         path = ctx.folder / (PAIRS if on_pairs else DOMINANCE if few else MARKS)
@@ -80,9 +81,12 @@ class Correction(Stage[CorrectionOptions]):
         read = read_rows(path, model.tokenizer, model.config)
         show_first(ctx, model, read)
         settings = Settings.of(options.method, options.pairs, likelihood=1.0 if METHODS[options.method].paired else None)
-        training = PreferenceTraining(model, read.rows, settings, options.pairs, seed=ctx.seed, dtype=dtype, folder=ctx.folder)
+        said: dict[str, Any] = {"seed": ctx.seed, "dtype": dtype, "folder": ctx.folder, "ranks": ctx.ranks}
+        training = PreferenceTraining(model, read.rows, settings, options.pairs, **said)
         steps = training.steps(options.epochs)
         last = learn(ctx, model, training, steps)
+        if not ctx.ranks.first:
+            return {}
         save_model(ctx, model, method=options.method)
         numbers = {"pairs": len(read.rows), "steps": steps, "pairs_correct": last.get("pairs_correct")}
         return {"model": True, "method": options.method, **numbers}

@@ -30,12 +30,12 @@ SHOWN = 80  # tokens of a text on the screen: its end, where the answer is
 class RewardModelStageOptions(AdaptOptions, StageOptions):
     """Options of a ``reward-model`` stage."""
 
-    from_: InputRef = Field(alias="from", description="The stage whose model gets another head: a decoder, or an encoder.")
+    from_: InputRef = Field(alias="from", description="The stage whose model gets another head: a decoder, an encoder, or both.")
     data: list[InputRef] = Field(description="Files of pairs or marks to learn from, such as pairs/pairs.train.jsonl.")
     validation: list[InputRef] = Field(default_factory=list, description="Files to measure on; none: validation_share of the sources.")
     validation_share: float = Field(0.1, gt=0, lt=1, description="Share of the sources that is held out where no file is given.")
     heads: Heads = Field("pair", description="pair: one better than the other; score: a number an answer; rules: one mark a rule.")
-    reads: Reads | None = Field(None, description="chat, pair or response; null: chat with a decoder, pair with an encoder.")
+    reads: Reads | None = Field(None, description="chat, pair or response; null: pair with an encoder, else chat.")
     reference: InputRef | None = Field(
         None, description="Conversations, pairs or marks whose answers get a mean reward of 0; null: those learnt from. Not for rules."
     )
@@ -55,6 +55,7 @@ class RewardModelStage(Stage[RewardModelStageOptions]):
     def run(self, ctx: Context[RewardModelStageOptions]) -> dict[str, Any]:
         from norma.align.reward_model import REWARD, RewardModel
         from norma.align.reward_training import RewardTraining
+        from norma.tasks.heads import fresh
         from norma.train import checkpoint
 
         options, dtype = ctx.options, prepare(ctx)
@@ -64,7 +65,7 @@ class RewardModelStage(Stage[RewardModelStageOptions]):
         if not names:
             raise NormaError("no row has a mark under a rule", where=options.data[0], mend="heads: rules learns from 'rules' of marks")
         reward = RewardModel.begin(model, names, options.reads, seed=ctx.seed)
-        adapted(ctx, reward.model, also=("classifier",))
+        adapted(ctx, reward.model, also=fresh(reward.model))
         learnt, held_out = _judgements(ctx, reward, rows)
         training = RewardTraining(reward, learnt, options.heads, options.learning, seed=ctx.seed, dtype=dtype)
         steps = max(1, round(options.epochs * len(training.judged) / min(options.learning.rows, len(training.judged))))
