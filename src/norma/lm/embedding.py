@@ -33,9 +33,13 @@ def embed(model: LanguageModel, texts: Sequence[str], *, pooling: str = "mean", 
 
     Texts longer than the model reads are cut behind their first tokens. Raises NormaError for another pooling.
     """
+    return vectors(model, token_rows(model, texts), pooling=pooling, batch=batch)
+
+
+def vectors(model: LanguageModel, rows: Sequence[Sequence[int]], *, pooling: str = "mean", batch: int = 32) -> Tensor:
+    """As :func:`embed`, of rows of ids (:func:`token_rows`)."""
     if pooling not in get_args(Pooling):
         raise NormaError(f"there is no pooling '{pooling}'", mend=f"One of {', '.join(get_args(Pooling))}")
-    rows = token_rows(model, texts)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     out = torch.zeros(len(rows), model.config.width)
     model.transformer.eval()
