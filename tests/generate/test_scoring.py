@@ -11,7 +11,7 @@ import torch
 from norma.generate.prefill import Prefill
 from norma.generate.prefixes import BLOCK, Prefixes
 from norma.generate.reading import Reader
-from norma.generate.running import Token
+from norma.generate.running import RunningBatch, Token
 from norma.generate.scoring import SCORED, Scores, Told
 from norma.lm import LanguageModel
 from norma.nn import Experts, Transformer
@@ -24,7 +24,7 @@ Make = Callable[..., LanguageModel]
 def score(model: LanguageModel, texts: Sequence[Sequence[int]], most: int, prefixes: Prefixes | None = None) -> tuple[list[Told], int]:
     """(what is told of each text, in how many pieces)"""
     with working_weights(model.transformer, FP32):
-        scores, pieces = Scores(Reader(model, FP32), texts, 2, prefixes), 1
+        scores, pieces = Scores(RunningBatch(model, FP32, prefixes), texts, 2), 1
         while (found := scores.go_on(most)) is None:
             pieces += 1
     return found, pieces

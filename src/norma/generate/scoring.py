@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from norma.generate.prefill import Prefill
-from norma.generate.prefixes import Prefixes
-from norma.generate.reading import Reader
-from norma.generate.running import Token, told
+from norma.generate.running import RunningBatch, Token, told
 
 SCORED = 128  # tokens whose scores over the vocabulary are held at one time
 
@@ -29,8 +27,8 @@ class Scores:
         top: so many of the likeliest tokens are told beside each.
     """
 
-    def __init__(self, reader: Reader, texts: Sequence[Sequence[int]], top: int, prefixes: Prefixes | None = None) -> None:
-        self.reader, self.texts, self.top, self.prefixes = reader, [list(ids) for ids in texts], top, prefixes
+    def __init__(self, batch: RunningBatch, texts: Sequence[Sequence[int]], top: int) -> None:
+        self.batch, self.reader, self.texts, self.top = batch, batch.reader, [list(ids) for ids in texts], top
         self.told: list[Told] = [[None] for _ in texts]
         self._at = 0  # the text that is being read
         self._prefill: Prefill | None = None
@@ -44,7 +42,7 @@ class Scores:
                 device = self.reader.device
                 self._hear(self.reader.model.transformer.hidden(torch.tensor([ids], device=device), dtype=self.reader.dtype)[0])
             else:
-                reading = self._prefill = self._prefill or Prefill(self.reader, ids, self.prefixes, look=False)
+                reading = self._prefill = self._prefill or Prefill(self.reader, ids, self.batch.prefixes, look=False)
                 reading.read(most)
                 self._hear(reading.states)
         return self.told if self._at == len(self.texts) else None
@@ -52,10 +50,11 @@ class Scores:
     def _hear(self, states_TW: Tensor) -> None:
         """Each state says what the model expects of the token behind it; the last one of a text says nothing that was asked."""
         ids, here = self.texts[self._at], self.told[self._at]
-        network = self.reader.model.transformer
+        network = self.batch.network
         for start in range(0, len(states_TW), SCORED):
             after = ids[len(here) : len(here) + min(SCORED, len(states_TW) - start)]
             if after:
-                here += told(network.logits(states_TW[start : start + len(after)]), after, [self.top] * len(after))
+                scores = network.scores(network.features(states_TW[start : start + len(after)]), self.batch.weight)
+                here += told(scores, after, [self.top] * len(after))
         if len(here) == len(ids):
             self._at, self._prefill = self._at + 1, None

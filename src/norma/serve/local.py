@@ -97,12 +97,12 @@ class Local:
 
     async def score(self, texts: Sequence[Sequence[int]], top: int) -> list[Told]:
         """What the model thinks of each token of texts (:mod:`norma.generate.scoring`)."""
-        return await self.thread.do(lambda batch: Scores(batch.reader, texts, top, batch.prefixes))
+        return await self.thread.do(lambda batch: Scores(batch, texts, top))
 
     async def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """(vectors of length 1, tokens read)."""
         rows = await asyncio.to_thread(token_rows, self.model, texts)
-        return await self.thread.do(lambda batch: _Vectors(self.model, rows)), sum(map(len, rows))
+        return await self.thread.do(lambda batch: _Vectors(self.model, rows, batch.dtype)), sum(map(len, rows))
 
     def text_of(self, token: int) -> str:
         return self.model.tokenizer.decode([token], skip_special=False)
@@ -123,15 +123,15 @@ class Local:
 class _Vectors:
     """Texts being made into vectors, a few between two steps, those of like length together."""
 
-    def __init__(self, model: LanguageModel, rows: Sequence[Sequence[int]]) -> None:
-        self.model, self.rows = model, rows
+    def __init__(self, model: LanguageModel, rows: Sequence[Sequence[int]], dtype: torch.dtype) -> None:
+        self.model, self.rows, self.dtype = model, rows, dtype
         self.left = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         self.found: dict[int, list[float]] = {}
 
     def go_on(self, most: int) -> list[list[float]] | None:
         part = self.left[: max(1, min(EMBEDDED, most // max(1, len(self.rows[self.left[0]]))))]
         self.left = self.left[len(part) :]
-        self.found |= zip(part, vectors(self.model, [self.rows[i] for i in part]).tolist(), strict=True)
+        self.found |= zip(part, vectors(self.model, [self.rows[i] for i in part], dtype=self.dtype).tolist(), strict=True)
         return None if self.left else [self.found[i] for i in range(len(self.rows))]
 
 
