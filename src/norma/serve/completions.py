@@ -28,7 +28,7 @@ from norma.serve.audit import Served
 from norma.serve.chat import Service, reply, said_yes, unless_gone
 from norma.serve.keys import Key
 from norma.serve.local import Local, finite
-from norma.serve.passing import PassedOn, prompt_texts, told
+from norma.serve.passing import PassedOn, prompt_texts, several, told
 from norma.serve.protocol import ApiError, SamplingFields, Text, unsupported, usage
 from norma.serve.record import Facts, facts
 from norma.serve.upstream import Upstream
@@ -105,9 +105,7 @@ class Completions:
 
 def _prompts(body: CompletionRequest, local: Local) -> list[tuple[int, ...]]:
     """The prompts as ids. Raises ApiError for an id that the model has not, or an empty prompt."""
-    given: Any = body.prompt
-    several: list[Any] = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
-    found = [local.encode(p) if isinstance(p, str) else tuple(p) for p in several]
+    found = [local.encode(p) if isinstance(p, str) else tuple(p) for p in several(body.prompt)]
     size = local.model.config.vocab_size
     for ids in found:
         if not ids:
