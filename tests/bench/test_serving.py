@@ -54,7 +54,9 @@ def test_so_many_at_once_and_each_question_once() -> None:
     assert all((h.text, h.tokens) == ("abc", 3) and 0.01 <= h.first < h.whole <= seconds for h in found)
     row = summed(URL, Load(3, 7, 9), found, seconds)
     assert (row.answered, row.refused) == (7, 0) and row.tokens_per_s == pytest.approx(21 / seconds)
-    assert row.first_p50 < row.whole_p50 <= row.whole_p95
+    assert row.first_p50 is not None and row.first_p50 < row.whole_p50 <= row.whole_p95
+    silent = summed(URL, Load(), [serving.Heard(200, "", 3, whole=1.0)], 1.0)
+    assert silent.first_p50 is None and silent.tokens_per_s == 3.0
 
 
 def test_refusals_are_counted_and_what_goes_wrong_is_no_figure() -> None:

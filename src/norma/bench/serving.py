@@ -65,7 +65,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Served:
-    """One server under one load. Times in seconds, of the answers that were given."""
+    """One server under one load. Times in seconds, of the answers that were given; None where none had any text."""
 
     system: str
     work: str
@@ -74,8 +74,8 @@ class Served:
     refused: int
     tokens_per_s: float
     requests_per_s: float
-    first_p50: float
-    first_p95: float
+    first_p50: float | None
+    first_p95: float | None
     whole_p50: float
     whole_p95: float
 
@@ -137,8 +137,10 @@ def summed(system: str, shape: Load, heard: Sequence[Heard], seconds: float) -> 
     if len(good) + refused < len(heard) or not good:
         raise NormaError(f"answered with {sorted({h.status for h in heard})}", where=system, mend="Look into that server's log")
     firsts, wholes = [h.first for h in good if h.text], [h.whole for h in good]
-    middle = [float(np.quantile(times or [np.nan], q)) for times in (firsts, wholes) for q in (0.5, 0.95)]
-    return Served(system, "serve", str(shape), len(good), refused, sum(h.tokens for h in good) / seconds, len(good) / seconds, *middle)
+    first = [float(np.quantile(firsts, q)) if firsts else None for q in (0.5, 0.95)]
+    whole = [float(np.quantile(wholes, q)) for q in (0.5, 0.95)]
+    speed = sum(h.tokens for h in good) / seconds, len(good) / seconds
+    return Served(system, "serve", str(shape), len(good), refused, *speed, *first, *whole)
 
 
 def run(
@@ -154,7 +156,7 @@ def run(
     for column in ("answered", "refused", "tokens/s", "requests/s", "first token p50", "p95", "whole p50", "p95"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        times = [f"{t:.2f} s" for t in (row.first_p50, row.first_p95, row.whole_p50, row.whole_p95)]
+        times = ["–" if t is None else f"{t:.2f} s" for t in (row.first_p50, row.first_p95, row.whole_p50, row.whole_p95)]
         table.add_row(Text(row.system), str(row.answered), str(row.refused), f"{row.tokens_per_s:.1f}", f"{row.requests_per_s:.2f}", *times)
     console.print(table)
     if json_path is not None:

@@ -84,11 +84,11 @@ class Completions:
         jobs = [self._job(body, ids, key.max_tokens) for ids in prompts]
         if body.stream:
             return turn.streamed(turn.written(local, jobs))
-        told, answers = await unless_gone(_made(local, body, jobs), request)
-        choices = await asyncio.to_thread(_choices, local, body, jobs, told, answers)
+        thoughts, answers = await unless_gone(_made(local, body, jobs), request)
+        written = await asyncio.to_thread(_choices, local, body, jobs, thoughts, answers)
         counts = usage(sum(map(len, prompts)), sum(a.tokens for a in answers))
-        await turn.close([c["text"] for c in choices], counts)
-        return reply({**turn.head, "choices": choices, "usage": counts})
+        await turn.close([c["text"] for c in written], counts)
+        return reply({**turn.head, "choices": written, "usage": counts})
 
     def _job(self, body: CompletionRequest, ids: tuple[int, ...], most: int | None) -> Job:
         wanted = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
