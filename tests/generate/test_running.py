@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from norma.generate.engine import generate
-from norma.generate.running import Ask, RunningBatch, Token, prompt_tokens
+from norma.generate.running import Ask, RunningBatch, Token
 from norma.generate.sampling import Sampling
 from norma.generate.speech import Said, Speech
 from norma.lm import LanguageModel
@@ -95,17 +95,6 @@ def test_several_answers_to_one_prompt_and_the_models_own_numbers(make_model: Ca
             best = row.topk(3)
             assert [i for i, _ in token.top] == best.indices.tolist()
             assert [v for _, v in token.top] == pytest.approx(best.values.tolist(), abs=1e-4)
-
-
-def test_what_the_model_thinks_of_a_text(make_model: Callable[..., LanguageModel]) -> None:
-    model = make_model(6, 0.2)
-    before, after = "What does `json.dumps` do?", " It writes an object"
-    ids = [model.tokenizer.bos_id or 0, *model.tokenizer.encode(before), *model.tokenizer.encode(after)]
-    with working_weights(model.transformer, FP32):
-        told = prompt_tokens(model, ids, 1, FP32)
-    count = len(model.tokenizer.encode(after))
-    assert told[0] is None and len(told) == len(ids)
-    assert sum(t.logprob for t in told[-count:] if t) == pytest.approx(model.logprob(before, after), abs=1e-3)
 
 
 def test_a_constraint_is_kept_and_told(make_model: Callable[..., LanguageModel]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import threading
@@ -21,6 +20,7 @@ from norma.generate import LocalEngine
 from norma.generate.engine import generate
 from norma.generate.sampling import Sampling
 from norma.lm import LanguageModel
+from norma.lm.embedding import embed
 from norma.serve.local import Local
 from norma.text.chat import prompt_ids
 
@@ -192,15 +192,30 @@ def test_a_text_that_spells_out_its_begin_token_has_one(client: openai.OpenAI, m
 
 
 def test_embeddings(client: openai.OpenAI, model: LanguageModel) -> None:
-    if importlib.util.find_spec("norma.lm.embedding") is None:
-        with pytest.raises(openai.InternalServerError, match=r"norma\.lm\.embedding"):
-            client.embeddings.create(model="tiny", input="x")
-        pytest.skip("norma.lm.embedding is not in this build: only the refusal was tested")
     one = client.embeddings.create(model="tiny", input=["What does it do?", "time"])
     assert [len(d.embedding) for d in one.data] == [model.config.width] * 2
     assert math.fsum(x * x for x in one.data[0].embedding) == pytest.approx(1.0, abs=1e-4)
     plain = client.embeddings.create(model="tiny", input="time", encoding_format="float")
     assert plain.data[0].embedding == pytest.approx(one.data[1].embedding, abs=1e-4)
+    texts = ["What does it do? " * (1 + i * 7 % 20) for i in range(20)] + ["time"]  # more than are read together, of all lengths
+    several = client.embeddings.create(model="tiny", input=texts).data
+    assert len(several) == 21 and several[20].embedding == pytest.approx(one.data[1].embedding, abs=1e-4)
+    assert several[0].embedding == pytest.approx(embed(model, texts[:1])[0].tolist(), abs=1e-4)
+
+
+def test_embeddings_and_scores_in_bf16(alive: Any, make_model: Callable[..., LanguageModel]) -> None:
+    """What a server computes in by default on a CPU that multiplies bf16."""
+    model = make_model(11, 0.2, max_positions=400)
+    ids = [model.tokenizer.bos_id or 0, *model.tokenizer.encode("What does it do?")]
+    exact, own = embed(model, ["What does it do?", "time"]), own_logprobs(model, ids)  # before its weights are another thread's
+    server = alive(Local(model, "tiny", dtype=torch.bfloat16))
+    with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as client:
+        found = client.embeddings.create(model="tiny", input=["What does it do?", "time"])
+        scored = client.completions.create(model="tiny", prompt="What does it do?", max_tokens=0, echo=True, logprobs=0)
+    for vector, wanted in zip(found.data, exact.tolist(), strict=True):
+        assert vector.embedding == pytest.approx(wanted, abs=0.03)
+    assert scored.choices[0].logprobs is not None
+    assert scored.choices[0].logprobs.token_logprobs[1:] == pytest.approx(own, abs=0.3)  # type: ignore[index]
 
 
 def test_a_real_sentence_encoder(alive: Any) -> None:
@@ -250,6 +265,61 @@ def test_a_long_prompt_holds_up_nobody(alive: Any, make_model: Callable[..., Lan
     ids = prompt_ids(model.tokenizer, long)
     assert len(ids) > 20 * 64 and texts["long"] == generate(model, [ids], Sampling(8, 1.0, seed=4), dtype=torch.float32)[0].text
     assert texts["short"] == alone(model, 4, 8).text and texts["writer"] == alone(model, 4, 400).text
+
+
+def test_texts_that_are_scored_hold_up_nobody(alive: Any, make_model: Callable[..., LanguageModel]) -> None:
+    """Between two slices others write; many prompts are one request, and one whose client has gone is not read on."""
+    model = make_model(11, 0.2, max_positions=2000)
+    server = alive(Local(model, "tiny", rows=4, waiting=2, dtype=torch.float32, slice=32))
+    ids = model.tokenizer.encode("What does `json.dumps` do? " * 40)
+    body = {"model": "tiny", "prompt": [ids[i:] for i in range(12)], "max_tokens": 1, "echo": True, "logprobs": 1}
+    pieces, done = 0, threading.Event()
+    answers: list[httpx.Response] = []
+
+    def score() -> None:
+        answers.append(httpx.post(f"{server.url}/completions", json=body, timeout=60))
+        done.set()
+
+    scorer = threading.Thread(target=score)
+    with httpx.stream(
+        "POST",
+        f"{server.url}/chat/completions",
+        json={"model": "tiny", "messages": ASKED, "max_tokens": 1500, "temperature": 1, "seed": 4, "stream": True},
+        timeout=60,
+    ) as response:
+        lines = response.iter_lines()
+        next(lines)
+        scorer.start()
+        for line in lines:
+            pieces += line.startswith("data: {") and not done.is_set()
+            if done.is_set():
+                break
+            if pieces == 5:
+                refused = httpx.post(f"{server.url}/embeddings", json={"model": "tiny", "input": "x"}, timeout=20)
+    scorer.join(timeout=60)
+    assert pieces > 12 * (len(ids) - 12) / 32 / 2, "about a step for each slice"
+    assert refused.status_code == 429  # two requests are all that may wait or run here
+    found = answers[0].json()["choices"]
+    assert len(found) == 12 and found[3]["logprobs"]["token_logprobs"][1:-1] == pytest.approx(
+        [float(v) for v in own_logprobs(model, ids[3:])], abs=1e-3
+    )
+
+
+def own_logprobs(model: LanguageModel, ids: list[int]) -> list[float]:
+    logits = model.logits(torch.tensor([ids]))[0].log_softmax(-1)
+    return [float(logits[k, i]) for k, i in enumerate(ids[1:])]
+
+
+def test_scoring_ends_when_its_client_goes(alive: Any, make_model: Callable[..., LanguageModel], wait_until: Any) -> None:
+    model = make_model(11, 0.2, max_positions=2000)
+    server = alive(Local(model, "tiny", dtype=torch.float32, slice=8))
+    thread = server.backend.thread
+    ids = model.tokenizer.encode("What does `json.dumps` do? " * 80)
+    body = {"model": "tiny", "prompt": [ids] * 60, "max_tokens": 0, "echo": True, "logprobs": 1}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/completions", json=body, timeout=0.5)
+    wait_until(lambda: thread.load == 0 and not thread._errands, seconds=5)
+    assert httpx.post(f"{server.url}/completions", json={**body, "prompt": ids}, timeout=20).status_code == 200
 
 
 def test_shared_beginnings_are_counted(server: Any, client: openai.OpenAI) -> None:

@@ -108,6 +108,7 @@ def test_only_what_the_client_said_is_passed_on(alive: Any) -> None:
         ("completions", httpx.Response(200, json={"choices": [{"index": 5, "text": ""}]}), 502, "not asked for"),
         ("embeddings", httpx.Response(200, json={"data": []}), 502, "one vector"),
         ("embeddings", httpx.Response(503), 502, "failed"),
+        ("embeddings", httpx.Response(501, json={"error": {"message": "start it with --embeddings"}}), 501, "start it with --embeddings"),
     ],
 )
 def test_what_goes_wrong_there_is_told_here(alive: Any, path: str, answer: httpx.Response, status: int, words: str) -> None:
@@ -120,3 +121,24 @@ def test_a_stream_that_breaks_off_says_so(alive: Any) -> None:
     front = alive(scripted(lambda body: httpx.Response(200, text='data: {"choices": [{"index": 0, "text": "x"}]}\n\ndata: [DONE]\n\n'), []))
     text = httpx.post(f"{front.url}/completions", json={"model": "m", "prompt": "x", "stream": True}, timeout=20).text
     assert '"text":"x"' in text.replace(" ", "") and "too early" in text and "[DONE]" not in text
+
+
+def test_numbers_of_a_prompt_that_is_not_repeated_are_no_numbers(alive: Any) -> None:
+    """llama.cpp passes over ``echo``, and sends its chat's kind of table."""
+    body = {"model": "m", "prompt": [[5, 6]], "max_tokens": 1, "echo": True, "logprobs": 1}
+    for table in ({"content": [{"token": "x", "logprob": -1.0}]}, {"tokens": ["x"], "token_logprobs": [-1.0]}, None):
+        answer = httpx.Response(200, json={"choices": [{"index": 0, "text": "x", "logprobs": table, "finish_reason": "length"}]})
+        response = httpx.post(f"{alive(scripted(lambda body, answer=answer: answer, [])).url}/completions", json=body, timeout=20)
+        assert response.status_code == 501 and response.json()["error"]["param"] == "echo"
+
+
+def test_tokens_of_a_server_that_counts_choice_by_choice(alive: Any) -> None:
+    ends = [{"choices": [{"index": i, "text": "x", "delta": {"content": "x"}, "finish_reason": "stop"}]} for i in range(2)]
+    counts = [{"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": n}} for n in (2, 3)]
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in (ends[1], counts[0], ends[0], counts[1])) + "data: [DONE]\n\n"
+    front = alive(scripted(lambda body: httpx.Response(200, text=text), []))
+    with openai.OpenAI(base_url=front.url, api_key="none", max_retries=0) as client:
+        chat = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], n=2)
+        last = list(client.completions.create(model="m", prompt="x", n=2, stream=True, stream_options={"include_usage": True}))[-1]
+    for usage in (chat.usage, last.usage):
+        assert usage is not None and (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (7, 5, 12)

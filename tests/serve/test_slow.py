@@ -7,10 +7,8 @@ import json
 import os
 import re
 import signal
-import statistics
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from starlette.testclient import TestClient
 
+from norma.bench.serving import ask_all
 from norma.lm import LanguageModel
 from norma.serve.app import build_app
 from norma.serve.audit import Audit
@@ -31,44 +30,17 @@ ASKED: Any = [{"role": "user", "content": "What does `json.dumps` do?"}]
 
 
 @pytest.mark.slow
-def test_fifty_streaming_clients(alive: Any, make_model: Callable[..., LanguageModel], capsys: pytest.CaptureFixture[str]) -> None:
-    """All are answered, whole, and as they would be alone; the figures are printed (pytest -s)."""
+def test_fifty_streaming_clients(alive: Any, make_model: Callable[..., LanguageModel]) -> None:
+    """All are answered, whole, and as they would be alone; ``norma bench serve`` asks with the same clients."""
     model = make_model(11, 0.2, max_positions=400)
     server = alive(Local(model, "tiny", rows=16, waiting=64, dtype=torch.float32))
-    texts: dict[int, str] = {}
-    first: list[float] = []
-    whole: list[float] = []
-
-    async def ask(client: httpx.AsyncClient, seed: int) -> None:
-        body = {"model": "tiny", "messages": ASKED, "max_tokens": 48, "temperature": 1, "seed": seed % 5, "stream": True}
-        begun, text = time.monotonic(), ""
-        async with client.stream("POST", f"{server.url}/chat/completions", json=body) as response:
-            assert response.status_code == 200
-            async for line in response.aiter_lines():
-                if not line.startswith("data: {"):
-                    continue
-                for choice in json.loads(line.removeprefix("data: "))["choices"]:
-                    piece = choice["delta"].get("content")
-                    if piece and not text:
-                        first.append(time.monotonic() - begun)
-                    text += piece or ""
-        whole.append(time.monotonic() - begun)
-        texts[seed] = text
-
-    async def run() -> float:
-        begun = time.monotonic()
-        async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=50)) as client:
-            await asyncio.gather(*(ask(client, seed) for seed in range(50)))
-        return time.monotonic() - begun
-
-    seconds = asyncio.run(run())
-    assert len(texts) == 50 and all(len({texts[s] for s in range(k, 50, 5)}) == 1 for k in range(5))
-    cuts = statistics.quantiles(first, n=20)
-    with capsys.disabled():
-        print(
-            f"\n50 streaming clients, 48 tokens each, 16 rows, one thread: {50 / seconds:.1f} requests/s, "
-            f"first token p50 {statistics.median(first):.2f} s, p95 {cuts[-1]:.2f} s, whole answer p50 {statistics.median(whole):.2f} s"
-        )
+    asked = {"model": "tiny", "messages": ASKED, "max_tokens": 48, "temperature": 1}
+    found, _ = asyncio.run(ask_all(server.url, [{**asked, "seed": seed % 5} for seed in range(50)], 50))
+    for seed in range(5):
+        whole = httpx.post(f"{server.url}/chat/completions", json={**asked, "seed": seed}, timeout=60).json()
+        assert {(h.status, h.text, h.tokens) for h in found[seed::5]} == {
+            (200, whole["choices"][0]["message"]["content"], whole["usage"]["completion_tokens"])
+        }
     assert server.backend.load == 0
 
 

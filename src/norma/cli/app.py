@@ -63,6 +63,7 @@ COMMANDS = {
     "bench align": "norma.cli.bench:align",
     "bench finetune": "norma.cli.bench:finetune",
     "bench time-to-loss": "norma.cli.bench:time_to_loss",
+    "bench serve": "norma.cli.bench:serve",
     "bench parity": "norma.cli.bench:parity",
     "doctor": "norma.cli.doctor:doctor",
 }

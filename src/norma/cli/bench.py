@@ -195,6 +195,28 @@ def time_to_loss(
         raise typer.Exit(1)
 
 
+def serve(
+    urls: Annotated[list[str], typer.Argument(metavar="URL...", help="OpenAI-compatible servers, such as http://127.0.0.1:8000/v1.")],
+    model: Annotated[str | None, typer.Option(help="The model's name there [default: the only one].")] = None,
+    clients: Annotated[int, typer.Option(min=1, help="Requests at the same time.")] = 50,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests in all [default: one a client].")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 48,
+    prompts: Annotated[Path | None, typer.Option(help="Your questions, a file of prompts [default: eight short ones].")] = None,
+    key_env: Annotated[str | None, typer.Option(metavar="NAME", help="Environment variable with the servers' key.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """How a server answers many who stream at the same time: seconds to the first token and to the last, tokens and requests a second."""
+    from rich.console import Console
+
+    from norma.base.endpoints import base_url, key_from
+    from norma.bench.serving import QUESTIONS, Load, run
+    from norma.evaluate.prompts import read_prompts
+
+    questions = QUESTIONS if prompts is None else [item.user for item in read_prompts(prompts)]
+    shape = Load(clients, requests or clients, tokens)
+    run([base_url(url) for url in urls], model, questions, shape, key_from(key_env), json_file, Console())
+
+
 def _dtypes(text: str) -> list[str]:
     from norma.base.errors import NormaError
 

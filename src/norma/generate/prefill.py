@@ -19,15 +19,24 @@ from norma.nn import Cache
 
 
 class Prefill:
-    """A prompt that is being read. ``done``: what has come of it, for one row; None: there is more to read."""
+    """A prompt that is being read.
 
-    def __init__(self, reader: Reader, prompt: Sequence[int], prefixes: Prefixes | None = None) -> None:
-        self.reader, self.prompt = reader, tuple(prompt)
+    Args:
+        look: whether its beginning may be known; of what is known no states are made.
+
+    Attributes:
+        done: what has come of it, for one row; None: there is more to read.
+        states: (T, W) the hidden states of the slice that was read last, where prompts are read in slices.
+    """
+
+    def __init__(self, reader: Reader, prompt: Sequence[int], prefixes: Prefixes | None = None, *, look: bool = True) -> None:
+        self.reader, self.prompt, self.look = reader, tuple(prompt), look
         self.prefixes = None if reader.whole else prefixes
         self.size = -(-len(self.prompt) // ROUND) * ROUND  # slots: the prompt, and in front of it what makes lengths round
         self.front = self.size - len(self.prompt)
         self.cache: Cache | None = None  # made when the reading begins, as others may read the same beginning until then
         self.done: Read | None = None
+        self.states = torch.empty(0, reader.model.config.width)
 
     @torch.no_grad()
     def read(self, most: int) -> int:
@@ -44,6 +53,7 @@ class Prefill:
         hidden = self.reader.model.transformer.hidden(
             torch.tensor([ids], device=device), positions_BT=positions, cache=cache, dtype=self.reader.dtype
         )
+        self.states = hidden[0, max(0, front - start) :]
         if self.prefixes is not None:
             self.prefixes.keep(self.prompt[: end - front], cache, front)
         if end == self.size:
@@ -54,7 +64,7 @@ class Prefill:
         reader = self.reader
         cache = Cache(reader.model.config, 1, self.size, reader.dtype, reader.device)
         cache.begins = torch.tensor([self.front], device=reader.device)
-        known = 0 if self.prefixes is None else self.prefixes.load(self.prompt, cache, self.front)
+        known = 0 if self.prefixes is None or not self.look else self.prefixes.load(self.prompt, cache, self.front)
         if known:  # the last token has to be read in any case: its state foretells the answer
             cache.length = min((self.front + known) // ROUND * ROUND, self.size - ROUND)
         return cache

@@ -200,8 +200,9 @@ class RunningBatch:
         for ask, token in zip(asks, ids, strict=True):
             if ask.constraint is not None:
                 ask.constraint.accept(token)
-        told = [i for i, ask in enumerate(asks) if ask.top is not None]
-        numbers = dict(zip(told, _told(plain[told], [ids[i] for i in told], [asks[i].top or 0 for i in told]), strict=True)) if told else {}
+        asked = [i for i, ask in enumerate(asks) if ask.top is not None]
+        wanted = [ids[i] for i in asked], [asks[i].top or 0 for i in asked]
+        numbers = dict(zip(asked, told(plain[asked], *wanted), strict=True)) if asked else {}
         return [(ask, numbers.get(i, Token(ids[i]))) for i, ask in enumerate(asks)]
 
     def _earliest(self) -> int:
@@ -236,28 +237,10 @@ def _alike(asks: Sequence[Ask]) -> dict[Sampling, list[int]]:
     return groups
 
 
-def _told(logits_BV: Tensor, ids: Sequence[int], most: Sequence[int]) -> list[Token]:
+def told(logits_BV: Tensor, ids: Sequence[int], most: Sequence[int]) -> list[Token]:
     """Tokens with their log p and the likeliest beside them."""
     log_p = logits_BV.log_softmax(dim=-1)
     own = log_p.gather(1, torch.tensor(list(ids), device=log_p.device)[:, None]).squeeze(1).tolist()
     best = log_p.topk(min(max(most), log_p.shape[1]), dim=-1)
     rows = zip(ids, own, best.indices.tolist(), best.values.tolist(), most, strict=True)
     return [Token(id, value, tuple(zip(indices[:n], values[:n], strict=True))) for id, value, indices, values, n in rows]
-
-
-@torch.no_grad()
-def prompt_tokens(model: LanguageModel, ids: Sequence[int], top: int, dtype: torch.dtype) -> list[Token | None]:
-    """What the model thought of each token of a text: log p and the ``top`` likeliest in its place; of the first nobody can say (None).
-
-    In the thread, and within the working weights, of a :class:`RunningBatch`.
-    """
-    hidden = model.transformer.hidden(torch.tensor([list(ids)], device=model.transformer.device), dtype=dtype)[0, :-1]
-    if not len(hidden):
-        return [None]
-    told: list[Token | None] = [None]
-    for start in range(0, len(hidden), 128):  # (128, V) scores at a time
-        part = slice(start, start + 128)
-        logits = model.transformer.logits(hidden[part])
-        after = list(ids[1:][part])
-        told += _told(logits, after, [top] * len(after))
-    return told

@@ -33,16 +33,22 @@ def embed(model: LanguageModel, texts: Sequence[str], *, pooling: str = "mean", 
 
     Texts longer than the model reads are cut behind their first tokens. Raises NormaError for another pooling.
     """
+    return vectors(model, token_rows(model, texts), pooling=pooling, batch=batch)
+
+
+def vectors(
+    model: LanguageModel, rows: Sequence[Sequence[int]], *, pooling: str = "mean", batch: int = 32, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """As :func:`embed`, of rows of ids (:func:`token_rows`). ``dtype``: of the activations."""
     if pooling not in get_args(Pooling):
         raise NormaError(f"there is no pooling '{pooling}'", mend=f"One of {', '.join(get_args(Pooling))}")
-    rows = token_rows(model, texts)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     out = torch.zeros(len(rows), model.config.width)
     model.transformer.eval()
     with torch.no_grad():
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
-            found = pooled(model.transformer, [rows[i] for i in part], pooling)
+            found = pooled(model.transformer, [rows[i] for i in part], pooling, dtype)
             out[part] = F.normalize(found, dim=-1).cpu()
     return out
 

@@ -1,11 +1,12 @@
 """One model, one thread, many requests side by side (continuous batching; Orca, Yu et al., OSDI 2022).
 
     write(asks) ─→ inbox ─→ the model's thread:  read a slice of what waits ─→ one step for all rows ─→ pieces to the event loops
-    call(work)  ─→ inbox ─→                      between two steps
+    do(errand)  ─→ inbox ─→                      or a piece of an errand
                                                  rows whose reader has gone leave before the next step
 
 First come, first served; a request that finds no free row waits. Prompts are read in slices, in turn: a long one holds up neither those
-who write nor the short one behind it. When too many wait, ``Busy`` says so at once. A step that fails fails the requests that were in it,
+who write nor the short one behind it. Errands (texts to be scored, or made into vectors) come in pieces too: prompts and errands have
+every other turn. When too many wait, ``Busy`` says so at once. A step that fails fails the requests that were in it,
 and the next one begins with an empty batch.
 """
 
@@ -21,7 +22,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -37,6 +38,7 @@ from norma.serve.worker import Busy
 
 log = logging.getLogger("norma.serve")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 ROWS = 16  # answers written side by side
 SLICE = 256  # prompt tokens that are read between two steps while others wait for their next token
 PREFIXES = 256 * 2**20  # bytes of the prompts' beginnings that are kept
@@ -69,10 +71,18 @@ class _Turn:
     prefill: Prefill
 
 
+class Errand(Protocol[T_co]):
+    """Work with the model beside writing, in pieces."""
+
+    def go_on(self, most: int) -> T_co | None:
+        """A piece, of about ``most`` tokens; the result when it is finished."""
+
+
 @dataclass(eq=False)
-class _Call:
-    work: Callable[[], Any]
-    future: Future[Any]
+class _Errand(Generic[T]):
+    make: Callable[[RunningBatch], Errand[T]]
+    future: Future[T]
+    work: Errand[T] | None = None
 
 
 class ModelThread:
@@ -100,11 +110,13 @@ class ModelThread:
         self.prefixes = Prefixes(prefixes) if prefixes else None
         self.dtype = dtype or working_dtype()
         self.ends = end_ids(model)
-        self._inbox: queue.SimpleQueue[list[_Row] | _Request | _Call | None] = queue.SimpleQueue()
-        self._requests: set[_Request] = set()  # touched by event loops only
+        self._inbox: queue.SimpleQueue[list[_Row] | _Request | _Errand[Any] | None] = queue.SimpleQueue()
+        self._requests: set[_Request | _Errand[Any]] = set()  # touched by event loops only
         self._waiting: deque[_Row] = deque()
         self._reading: deque[_Turn] = deque()
         self._writing: dict[int, _Row] = {}  # id(ask) -> row
+        self._errands: deque[_Errand[Any]] = deque()
+        self._prompts_turn = True
         self.busy_rows = 0
         self._seconds = 1.0  # a moving mean of what a request takes
         self._closed = threading.Event()
@@ -127,10 +139,7 @@ class ModelThread:
 
     async def write(self, asks: Sequence[Ask]) -> AsyncGenerator[tuple[int, Said], None]:
         """(number of the ask, piece) as they come, of all asks at once. Closing it, or cancelling, gives the rows back."""
-        if self.full:
-            raise Busy(self.patience())
-        if self._closed.is_set():
-            raise Busy(60)
+        self._room()
         request = _Request(asyncio.get_running_loop(), asyncio.Queue(), len(asks))
         tokenizer = self.model.tokenizer
         rows = [
@@ -150,13 +159,23 @@ class ModelThread:
             self._requests.discard(request)
             self._inbox.put(request)
 
-    async def call(self, work: Callable[[], T]) -> T:
-        """``work()`` in the model's thread, between two steps."""
+    async def do(self, make: Callable[[RunningBatch], Errand[T]]) -> T:
+        """The result of an errand, which is made in the model's thread. Cancelling ends it behind its present piece."""
+        self._room()
+        errand = _Errand(make, Future[T]())
+        self._requests.add(errand)
+        try:
+            self._inbox.put(errand)
+            return await asyncio.wrap_future(errand.future)
+        finally:
+            self._requests.discard(errand)
+
+    def _room(self) -> None:
+        """Raises Busy where no further request may wait."""
         if self._closed.is_set():
             raise Busy(60)
-        future: Future[T] = Future()
-        self._inbox.put(_Call(work, future))
-        return await asyncio.wrap_future(future)
+        if self.full:
+            raise Busy(self.patience())
 
     def close(self, seconds: float = 10.0) -> None:
         """Stop what runs and refuse what waits."""
@@ -173,7 +192,7 @@ class ModelThread:
             while self._take_in(batch):
                 try:
                     self._admit(batch)
-                    self._read(batch)
+                    self._read_or_run(batch)
                     if batch.busy:
                         self._hear(batch, batch.step())
                 except Exception as error:
@@ -182,6 +201,8 @@ class ModelThread:
                     batch = RunningBatch(self.model, self.dtype, self.prefixes)
                 self.busy_rows = batch.busy
         self._fail([*self._writing.values(), *(row for turn in self._reading for row in turn.rows), *self._waiting], Busy(60))
+        for errand in self._errands:
+            _finish(errand.future, Busy(60))
         while True:
             try:
                 left = self._inbox.get_nowait()
@@ -189,12 +210,12 @@ class ModelThread:
                 return
             if isinstance(left, list):
                 self._fail(left, Busy(60))
-            elif isinstance(left, _Call):
-                left.future.set_exception(Busy(60))
+            elif isinstance(left, _Errand):
+                _finish(left.future, Busy(60))
 
     def _take_in(self, batch: RunningBatch) -> bool:
         """Read the inbox, waiting for news while there is nothing to do; False: it is over."""
-        idle = not batch.busy and not self._reading and not self._waiting
+        idle = not (batch.busy or self._reading or self._waiting or self._errands)
         while True:
             try:
                 news = self._inbox.get(block=idle)
@@ -204,19 +225,11 @@ class ModelThread:
                 return False
             if isinstance(news, list):
                 self._waiting.extend(row for row in news if not row.request.gone)
-            elif isinstance(news, _Call):
-                self._do(news)
+            elif isinstance(news, _Errand):
+                self._errands.append(news)
             else:
                 self._forget(batch, news)
-            idle = idle and not self._waiting
-
-    def _do(self, call: _Call) -> None:
-        if not call.future.set_running_or_notify_cancel():
-            return
-        try:
-            call.future.set_result(call.work())
-        except BaseException as error:
-            call.future.set_exception(error)
+            idle = idle and not (self._waiting or self._errands)
 
     def _forget(self, batch: RunningBatch, request: _Request) -> None:
         gone = [row for row in self._writing.values() if row.request is request]
@@ -246,10 +259,38 @@ class ModelThread:
             except Exception as error:  # what cannot be read is its own request's trouble
                 self._fail(together, error)
 
+    def _read_or_run(self, batch: RunningBatch) -> None:
+        """Between two steps: prompts are read, or the first errand goes on; in turn, where there are both."""
+        if self._errands and not (self._reading and self._prompts_turn):
+            self._prompts_turn = True
+            self._run_errand(batch)
+        else:
+            self._prompts_turn = False
+            self._read(batch)
+
+    def _run_errand(self, batch: RunningBatch) -> None:
+        errand = self._errands.popleft()
+        if errand.future.cancelled():
+            return
+        try:
+            errand.work = errand.work or errand.make(batch)
+            found = errand.work.go_on(self._share(batch))
+        except Exception as error:  # its own request's trouble
+            _finish(errand.future, error)
+            return
+        if found is None:
+            self._errands.appendleft(errand)
+        else:
+            _finish(errand.future, found)
+
+    def _share(self, batch: RunningBatch) -> int:
+        """Tokens that may be read between two steps: while others write, only so many."""
+        return self.slice if batch.busy else 4 * self.slice
+
     def _read(self, batch: RunningBatch) -> None:
-        """A slice of each prompt in turn; those that have been read begin to write. While others write, only so much between two steps."""
+        """A slice of each prompt in turn; those that have been read begin to write."""
         read = 0
-        while self._reading and (left := (self.slice if batch.busy else 4 * self.slice) - read) > 0:
+        while self._reading and (left := self._share(batch) - read) > 0:
             turn = self._reading.popleft()
             try:
                 read += turn.prefill.read(left)
@@ -289,6 +330,15 @@ class ModelThread:
         self._waiting = deque(row for row in self._waiting if row.request not in requests)
         self._reading = deque(turn for turn in self._reading if turn.rows[0].request not in requests)
         _tell([(request, error) for request in requests])
+
+
+def _finish(future: Future[T], found: T | BaseException) -> None:
+    """Hand over what has come of an errand, if anybody waits for it yet."""
+    if future.set_running_or_notify_cancel():
+        if isinstance(found, BaseException):
+            future.set_exception(found)
+        else:
+            future.set_result(found)
 
 
 def _tell(told: Sequence[tuple[_Request, tuple[int, Said] | BaseException | None]]) -> None:

@@ -22,13 +22,13 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.responses import Response
 
-from norma.generate.running import Token
+from norma.generate.scoring import Told
 from norma.serve.answering import Answer, Job, bounded, room
 from norma.serve.audit import Served
 from norma.serve.chat import Service, reply, said_yes, unless_gone
 from norma.serve.keys import Key
 from norma.serve.local import Local, finite
-from norma.serve.passing import PassedOn, prompt_texts, told
+from norma.serve.passing import PassedOn, prompt_texts, several, told
 from norma.serve.protocol import ApiError, SamplingFields, Text, unsupported, usage
 from norma.serve.record import Facts, facts
 from norma.serve.upstream import Upstream
@@ -84,10 +84,11 @@ class Completions:
         jobs = [self._job(body, ids, key.max_tokens) for ids in prompts]
         if body.stream:
             return turn.streamed(turn.written(local, jobs))
-        made = await unless_gone(asyncio.gather(*(_prompt(local, body, job, i) for i, job in enumerate(jobs))), request)
-        choices, counts = [c for choices, _ in made for c in choices], usage(sum(map(len, prompts)), sum(count for _, count in made))
-        await turn.close([c["text"] for c in choices], counts)
-        return reply({**turn.head, "choices": choices, "usage": counts})
+        thoughts, answers = await unless_gone(_made(local, body, jobs), request)
+        written = await asyncio.to_thread(_choices, local, body, jobs, thoughts, answers)
+        counts = usage(sum(map(len, prompts)), sum(a.tokens for a in answers))
+        await turn.close([c["text"] for c in written], counts)
+        return reply({**turn.head, "choices": written, "usage": counts})
 
     def _job(self, body: CompletionRequest, ids: tuple[int, ...], most: int | None) -> Job:
         wanted = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
@@ -104,9 +105,7 @@ class Completions:
 
 def _prompts(body: CompletionRequest, local: Local) -> list[tuple[int, ...]]:
     """The prompts as ids. Raises ApiError for an id that the model has not, or an empty prompt."""
-    given: Any = body.prompt
-    several: list[Any] = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
-    found = [local.encode(p) if isinstance(p, str) else tuple(p) for p in several]
+    found = [local.encode(p) if isinstance(p, str) else tuple(p) for p in several(body.prompt)]
     size = local.model.config.vocab_size
     for ids in found:
         if not ids:
@@ -116,27 +115,32 @@ def _prompts(body: CompletionRequest, local: Local) -> list[tuple[int, ...]]:
     return found
 
 
-async def _prompt(local: Local, body: CompletionRequest, job: Job, number: int) -> tuple[list[dict[str, Any]], int]:
-    """The choices of one prompt, and how many tokens were written."""
-    told: list[Token | None] = []
-    if body.echo and body.logprobs is not None:
-        told = await local.prompt_tokens(job.prompt, body.logprobs)
-    answers = [Answer() for _ in range(job.choices)]
-    if job.limit:
-        async with aclosing(local.write(job)) as pieces:
-            async for index, piece in pieces:
-                answers[index].add(piece)
-    before = local.model.tokenizer.decode(list(job.prompt)) if body.echo else ""
+async def _made(local: Local, body: CompletionRequest, jobs: Sequence[Job]) -> tuple[list[Told], list[Answer]]:
+    """(what the model thinks of each prompt, where that was asked for; the answers, prompt after prompt)."""
+    told = await local.score([job.prompt for job in jobs], body.logprobs) if body.echo and body.logprobs is not None else []
+    answers = [Answer() for job in jobs for _ in range(job.choices)]
+    if all(job.limit for job in jobs):
+        async with aclosing(local.write_each(jobs)) as pieces:
+            async for place, piece in pieces:
+                answers[place].add(piece)
+    return told, answers
+
+
+def _choices(
+    local: Local, body: CompletionRequest, jobs: Sequence[Job], told: Sequence[Told], answers: Sequence[Answer]
+) -> list[dict[str, Any]]:
     choices = []
-    for i, answer in enumerate(answers):
-        logprobs = None
+    for place, answer in enumerate(answers):
+        number = place // jobs[0].choices
+        job, logprobs = jobs[number], None
         if body.logprobs is not None:
             first = [{"token": local.text_of(job.prompt[0])}] if told else []
-            logprobs = _table([*first, *(local.entry(t) for t in told if t is not None), *answer.logprobs])
+            read = [local.entry(t) for t in told[number] if t is not None] if told else []
+            logprobs = _table([*first, *read, *answer.logprobs])
+        before = local.model.tokenizer.decode(list(job.prompt)) if body.echo else ""
         finish = answer.finish if job.limit else "length"
-        text = before + answer.text
-        choices.append({"index": number * job.choices + i, "text": text, "logprobs": logprobs, "finish_reason": finish})
-    return choices, sum(a.tokens for a in answers)
+        choices.append({"index": place, "text": before + answer.text, "logprobs": logprobs, "finish_reason": finish})
+    return choices
 
 
 def _table(entries: Sequence[Mapping[str, Any]], offset: int = 0) -> dict[str, Any]:
@@ -217,17 +221,14 @@ class _Turn:
             yield event
 
     async def written(self, local: Local, jobs: Sequence[Job]) -> AsyncIterator[dict[str, Any]]:
-        """Prompt after prompt; the choices of each side by side."""
         texts, written = [""] * sum(job.choices for job in jobs), 0
-        for number, job in enumerate(jobs):
-            async with aclosing(local.write(job)) as pieces:
-                async for index, piece in pieces:
-                    self.known.speaks()
-                    place = number * job.choices + index
-                    table = None if job.top is None else _table(piece.logprobs, len(texts[place]))
-                    texts[place] += piece.text
-                    choice = {"index": place, "text": piece.text, "logprobs": table, "finish_reason": piece.finish or None}
-                    yield {**self.head, "choices": [choice]}
-                    written += piece.tokens if piece.finish else 0
+        async with aclosing(local.write_each(jobs)) as pieces:
+            async for place, piece in pieces:
+                self.known.speaks()
+                table = None if self.body.logprobs is None else _table(piece.logprobs, len(texts[place]))
+                texts[place] += piece.text
+                choice = {"index": place, "text": piece.text, "logprobs": table, "finish_reason": piece.finish or None}
+                yield {**self.head, "choices": [choice]}
+                written += piece.tokens if piece.finish else 0
         async for event in self._end(texts, usage(sum(job.prompt_tokens for job in jobs), written)):
             yield event

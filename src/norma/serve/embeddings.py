@@ -11,9 +11,8 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from norma.base.errors import NormaError
 from norma.serve.chat import Service, reply, unless_gone
-from norma.serve.local import Local, embedder
+from norma.serve.local import Local
 from norma.serve.passing import embeddings
 from norma.serve.protocol import ApiError, Text
 from norma.serve.record import facts
@@ -53,16 +52,10 @@ class Embeddings:
         if body.dimensions not in (None, local.model.config.width):
             message = f"dimensions: this model's vectors have {local.model.config.width} numbers"
             raise ApiError(400, message, param="dimensions", code="invalid_value")
-        try:
-            embedder()
-        except NormaError as error:
-            raise ApiError(501, str(error)) from None
         texts = [body.input] if isinstance(body.input, str) else body.input
-        vectors, count = await local.embed(texts)
-        data = [
-            {"object": "embedding", "index": i, "embedding": _base64(v) if body.encoding_format == "base64" else v}
-            for i, v in enumerate(vectors)
-        ]
+        vectors, count = await unless_gone(local.embed(texts), request)
+        made = [_base64(v) for v in vectors] if body.encoding_format == "base64" else vectors
+        data = [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(made)]
         return self._reply(request, data, count)
 
     def _reply(self, request: Request, data: Sequence[Mapping[str, Any]], count: int) -> Response:

@@ -1,25 +1,30 @@
-"""A language model as a backend: jobs become rows of the running batch, tokens become text and OpenAI's log-probabilities."""
+"""A language model as a backend: jobs become rows of the running batch, tokens become text and OpenAI's log-probabilities.
+
+jobs ─→ Asks, all of one request ─→ Pieces          texts ─→ errands (``norma.serve.batching``) ─→ log p, or vectors
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from norma.base.errors import NormaError
-from norma.generate.running import Ask, Token, prompt_tokens
+from norma.generate.running import Ask, Token
 from norma.generate.sampling import Sampling
+from norma.generate.scoring import Scores, Told
 from norma.lm import LanguageModel
+from norma.lm.embedding import token_rows, vectors
 from norma.serve.answering import Job, Piece, Pieces
 from norma.serve.batching import PREFIXES, ROWS, SLICE, ModelThread
 from norma.serve.constraint import JsonConstraints
 from norma.serve.protocol import for_model
 from norma.spec import Message
 
-T = TypeVar("T")
+EMBEDDED = 32  # texts that are made into vectors at one time, at most
 
 
 class Local:
@@ -73,38 +78,31 @@ class Local:
             return tuple(begin + tokenizer.encode(text.removeprefix(spelled) if said else text))
 
     async def write(self, job: Job) -> Pieces:
-        makes = None if job.schema is None else self.constraints.maker(job.schema)
-        seed = job.sampling["seed"]
-        asks = [
-            Ask(
-                job.prompt,
-                Sampling(**job.sampling | {"seed": seed + i}, stop=job.stop),
-                top=job.top,
-                constraint=None if makes is None else makes(),
-            )
-            for i in range(job.choices)
-        ]
-        async with aclosing(self.thread.write(asks)) as said:
-            async for index, s in said:
-                entries = tuple(self.entry(t) for t in s.tokens) if job.top is not None else ()
-                yield index, Piece(s.text, s.finish, s.count, entries)
+        async with aclosing(self.write_each([job])) as pieces:
+            async for place, piece in pieces:
+                yield place, piece
 
-    async def prompt_tokens(self, ids: Sequence[int], top: int) -> list[Token | None]:
-        """What the model thinks of each token of a text (:func:`norma.generate.running.prompt_tokens`)."""
-        return await self.thread.call(lambda: prompt_tokens(self.model, ids, top, self.thread.dtype))
+    async def write_each(self, jobs: Sequence[Job]) -> Pieces:
+        """Several jobs as one request, side by side; the choices of the first come first in the count of places."""
+        asks: list[Ask] = []
+        for job in jobs:
+            makes = None if job.schema is None else self.constraints.maker(job.schema)
+            for i in range(job.choices):
+                sampling = Sampling(**job.sampling | {"seed": job.sampling["seed"] + i}, stop=job.stop)
+                asks.append(Ask(job.prompt, sampling, top=job.top, constraint=None if makes is None else makes()))
+        async with aclosing(self.thread.write(asks)) as said:
+            async for place, s in said:
+                entries = tuple(self.entry(t) for t in s.tokens) if asks[place].top is not None else ()
+                yield place, Piece(s.text, s.finish, s.count, entries)
+
+    async def score(self, texts: Sequence[Sequence[int]], top: int) -> list[Told]:
+        """What the model thinks of each token of texts (:mod:`norma.generate.scoring`)."""
+        return await self.thread.do(lambda batch: Scores(batch, texts, top))
 
     async def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """(vectors of length 1, tokens read)."""
-        embed = embedder()
-        with self._encoding:
-            count = sum(len(self.model.tokenizer.encode(text)) for text in texts)
-
-        def work() -> list[list[float]]:
-            with self._encoding:
-                found: list[list[float]] = embed(self.model, list(texts)).tolist()
-                return found
-
-        return await self.thread.call(work), count
+        rows = await asyncio.to_thread(token_rows, self.model, texts)
+        return await self.thread.do(lambda batch: _Vectors(self.model, rows, batch.dtype)), sum(map(len, rows))
 
     def text_of(self, token: int) -> str:
         return self.model.tokenizer.decode([token], skip_special=False)
@@ -122,17 +120,21 @@ class Local:
         self.thread.close()
 
 
+class _Vectors:
+    """Texts being made into vectors, a few between two steps, those of like length together."""
+
+    def __init__(self, model: LanguageModel, rows: Sequence[Sequence[int]], dtype: torch.dtype) -> None:
+        self.model, self.rows, self.dtype = model, rows, dtype
+        self.left = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        self.found: dict[int, list[float]] = {}
+
+    def go_on(self, most: int) -> list[list[float]] | None:
+        part = self.left[: max(1, min(EMBEDDED, most // max(1, len(self.rows[self.left[0]]))))]
+        self.left = self.left[len(part) :]
+        self.found |= zip(part, vectors(self.model, [self.rows[i] for i in part], dtype=self.dtype).tolist(), strict=True)
+        return None if self.left else [self.found[i] for i in range(len(self.rows))]
+
+
 def finite(logprob: float) -> float:
     """JSON knows no infinity; OpenAI's servers say -9999 for what cannot be."""
     return max(logprob, -9999.0)
-
-
-def embedder() -> Callable[..., Any]:
-    """``norma.lm.embedding.embed``. Raises NormaError where this Norma has none."""
-    import importlib
-
-    try:
-        made: Callable[..., Any] = importlib.import_module("norma.lm.embedding").embed
-    except ModuleNotFoundError:
-        raise NormaError("this build of Norma makes no embeddings: norma.lm.embedding is missing") from None
-    return made

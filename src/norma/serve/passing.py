@@ -15,8 +15,8 @@ from typing import Any
 from norma.base.errors import NormaError
 from norma.serve.answering import bounded
 from norma.serve.chat import as_api, sse
-from norma.serve.protocol import ApiError
-from norma.serve.upstream import Upstream
+from norma.serve.protocol import ApiError, usage
+from norma.serve.upstream import Spent, Upstream
 from norma.serve.worker import Busy
 
 PASSED = ("prompt", "max_tokens", "logprobs", "echo", "temperature", "top_p", "top_k", "seed", "stop", "n")
@@ -28,6 +28,9 @@ class PassedOn:
     Attributes:
         texts: what the other server wrote, choice by choice.
         usage: its count of tokens; zeros where it gives none.
+
+    Log-probabilities of a prompt that the other server does not give are an error: to a client that scores texts, those of the answer
+    alone would be wrong numbers.
     """
 
     def __init__(self, upstream: Upstream, asked: Mapping[str, Any], prompts: int, most: int | None) -> None:
@@ -37,7 +40,11 @@ class PassedOn:
         if most is not None:
             self.body["max_tokens"] = bounded(self.body.get("max_tokens", most), most)
         self.texts = [""] * (prompts * (asked.get("n") or 1))
-        self.usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        self._spent = Spent()
+
+    @property
+    def usage(self) -> dict[str, int]:
+        return usage(self._spent.read, self._spent.written)
 
     async def whole(self) -> list[Mapping[str, Any]]:
         """The other server's choices."""
@@ -45,6 +52,8 @@ class PassedOn:
         choices = self._heard(found)
         if len(choices) != len(self.texts):
             raise ApiError(502, "the upstream server sent more or fewer choices than were asked for", code="upstream_error")
+        if self.body.get("echo") and "logprobs" in self.body and not all(map(_begins_with_prompt, choices)):
+            raise ApiError(501, "the upstream server gives no log-probabilities of prompts ('echo')", param="echo", code="upstream_refused")
         return choices
 
     async def events(self) -> AsyncGenerator[list[Mapping[str, Any]], None]:
@@ -66,9 +75,14 @@ class PassedOn:
             if index not in range(len(self.texts)):
                 raise ApiError(502, "the upstream server sent a choice that was not asked for", code="upstream_error")
             self.texts[index] += str(choice.get("text") or "")
-        counts = event.get("usage") or {}
-        self.usage |= {name: int(counts[name]) for name in self.usage if isinstance(counts.get(name), int)}
+        self._spent.hear(event)
         return choices
+
+
+def _begins_with_prompt(choice: Mapping[str, Any]) -> bool:
+    """Whether the table of log-probabilities begins with a prompt: of its first token nobody can say how likely it was."""
+    known = (choice.get("logprobs") or {}).get("token_logprobs")
+    return isinstance(known, list) and bool(known) and known[0] is None
 
 
 async def embeddings(upstream: Upstream, asked: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], int]:
@@ -94,5 +108,9 @@ async def told(events: AsyncIterator[Any]) -> AsyncIterator[str]:
 
 def prompt_texts(prompt: Any) -> Sequence[str]:
     """Each prompt as the audit keeps it; ids that only the other server can read stay numbers."""
-    several = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
-    return [p if isinstance(p, str) else " ".join(map(str, p)) for p in several]
+    return [p if isinstance(p, str) else " ".join(map(str, p)) for p in several(prompt)]
+
+
+def several(prompt: Any) -> list[Any]:
+    """The prompts of a request, each a text or ids."""
+    return prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]

@@ -27,6 +27,28 @@ CONNECT, READ = 10.0, 300.0  # seconds; READ: between two pieces
 _FINISHES = frozenset({"stop", "length", "content_filter"})
 
 
+class Spent:
+    """The other server's counts of tokens, out of its events: one count at the end for all choices, or (llama.cpp) one for each."""
+
+    def __init__(self) -> None:
+        self.read, self._along, self._apart = 0, 0, 0
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        counts = event.get("usage")
+        if not isinstance(counts, Mapping):
+            return
+        read, written = (n if isinstance(n := counts.get(name), int) else 0 for name in ("prompt_tokens", "completion_tokens"))
+        self.read = max(self.read, read)
+        if event.get("choices"):
+            self._along = max(self._along, written)
+        else:
+            self._apart += written
+
+    @property
+    def written(self) -> int:
+        return max(self._along, self._apart)
+
+
 class Upstream:
     """``norma.serve.answering.Backend`` in front of ``url`` (ends with /v1). ``key``: the other server's; it is never shown or logged.
 
@@ -161,10 +183,9 @@ class Upstream:
 
     async def _pieces(self, events: AsyncIterator[Mapping[str, Any]], job: Job) -> AsyncIterator[tuple[int, Piece]]:
         finishes: dict[int, str] = {}
-        read = written = 0
+        spent = Spent()
         async for event in events:
-            counts = event.get("usage") or {}
-            read, written = counts.get("prompt_tokens", read), counts.get("completion_tokens", written)
+            spent.hear(event)
             for choice in event.get("choices", ()):
                 index, delta = int(choice.get("index", 0)), choice.get("delta") or {}
                 if not 0 <= index < job.choices:
@@ -178,8 +199,8 @@ class Upstream:
         if len(finishes) < job.choices:
             raise _broken("ended its answer too early")
         for index, finish in sorted(finishes.items()):  # the counts come last, for all choices together
-            first = index == 0
-            yield index, Piece("", finish if finish in _FINISHES else "stop", written if first else 0, read=read if first else 0)
+            counts = (spent.written, spent.read) if index == 0 else (0, 0)
+            yield index, Piece("", finish if finish in _FINISHES else "stop", counts[0], read=counts[1])
 
     def close(self) -> None:
         self._client = None
@@ -216,6 +237,8 @@ def _refused(response: httpx.Response, body: bytes) -> ApiError:
         message = _message(json.loads(body))
     except ValueError:
         message = ""
+    if status == 501:
+        return ApiError(501, f"the upstream server does not offer this: {message}", code="upstream_refused")
     if 400 <= status < 500:
         return ApiError(400, f"the upstream server refuses this request: {message or status}", code="upstream_refused")
     return _broken(f"failed ({status})")
