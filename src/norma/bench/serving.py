@@ -137,10 +137,14 @@ def summed(system: str, shape: Load, heard: Sequence[Heard], seconds: float) -> 
     if len(good) + refused < len(heard) or not good:
         raise NormaError(f"answered with {sorted({h.status for h in heard})}", where=system, mend="Look into that server's log")
     firsts, wholes = [h.first for h in good if h.text], [h.whole for h in good]
-    first = [float(np.quantile(firsts, q)) if firsts else None for q in (0.5, 0.95)]
-    whole = [float(np.quantile(wholes, q)) for q in (0.5, 0.95)]
     speed = sum(h.tokens for h in good) / seconds, len(good) / seconds
+    first: tuple[float | None, float | None] = (_quantile(firsts, 0.5), _quantile(firsts, 0.95)) if firsts else (None, None)
+    whole = _quantile(wholes, 0.5), _quantile(wholes, 0.95)
     return Served(system, "serve", str(shape), len(good), refused, *speed, *first, *whole)
+
+
+def _quantile(times: Sequence[float], share: float) -> float:
+    return float(np.quantile(times, share))
 
 
 def run(

@@ -152,6 +152,8 @@ def _local(model: Path | None, name: str | None, weights: str, dtype: str, **lim
     import torch
 
     import norma
+    from norma.base.platform import working_dtype
+    from norma.nn import kernels
     from norma.serve.local import Local
 
     assert model is not None
@@ -162,6 +164,7 @@ def _local(model: Path | None, name: str | None, weights: str, dtype: str, **lim
 
         quantise(opened, weights)  # type: ignore[arg-type]
         compute = torch.bfloat16  # what the kernels of narrow weights are made for
+    kernels.ready(compute or working_dtype())  # now, or the first request waits for the compiler
     return Local(opened, name, dtype=compute, **limits)
 
 
