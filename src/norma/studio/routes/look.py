@@ -26,7 +26,7 @@ class Asked(BaseModel):
 
 @router.post("/{picture}")
 def look(
-    request: Request, user: Annotator, picture: Literal["about", "next", "masked", "attention", "experts", "lens", "shape"], body: Asked
+    request: Request, user: Annotator, picture: Literal["about", "next", "masked", "write", "attention", "experts", "lens", "shape"], body: Asked
 ) -> Any:
     from norma.studio import looking
 
@@ -38,12 +38,14 @@ def look(
                 return looking.next_tokens(model, body.text, body.target, temperature=body.temperature)
             case "masked":
                 return looking.masked(model, body.text)
+            case "write":
+                return {"text": looking.write(model, body.text)}
             case "attention":
                 return looking.attention(model, body.text, body.stack, body.layer, body.target)
             case "experts":
-                return looking.experts(model, body.text)
+                return looking.experts(model, body.text, body.target)
             case "lens":
-                return looking.lens(model, body.text)
+                return looking.lens(model, body.text, body.target)
             case "shape":
                 turns = looking.rotary(model) if model.config.positions == "rotary" else None
                 return {**looking.masks(model), "rotary": turns}
