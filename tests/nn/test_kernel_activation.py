@@ -174,12 +174,39 @@ def test_a_layer_learns_the_same_without_them(gated: bool, bias: bool, monkeypat
 
 @needs_kernel
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("gated", [False, True])
-def test_compiles_in_one_piece(gated: bool) -> None:
-    made, x = layer(gated, not gated), torch.randn(2, 1030, 32, generator=torch.Generator().manual_seed(1))
+def test_compiles_in_one_piece(gated: bool, dtype: torch.dtype) -> None:
+    made, x = layer(gated, not gated), torch.randn(2, 1030, 32, generator=torch.Generator().manual_seed(1)).to(dtype)
     compiled = torch.compile(made, fullgraph=True)
+    error = 1e-5 if dtype == torch.float32 else 2 * HALF
     for ours, theirs in zip(learn(made, x, compiled), learn(made, x, made), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
+        torch.testing.assert_close(ours, theirs, rtol=error, atol=error * float(theirs.abs().max()))
+
+
+@needs_kernel
+@pytest.mark.skipif(not kernels.bf16_on_cpu(), reason="this CPU has no bf16")
+@pytest.mark.parametrize(("gated", "bias"), [(False, True), (False, False), (True, False), (True, True)])
+def test_in_bf16_the_activation_is_made_again_and_not_kept(gated: bool, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits as by two operators that keep it, and F numbers a token less."""
+    made, x = layer(gated, bias), torch.randn(2, 1030, 32, generator=torch.Generator().manual_seed(1)).bfloat16()
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[-1] += tensor.numel() * (tensor.shape[-1] >= 64 and tensor.shape[0] == 2)
+        return tensor
+
+    def counted(leaf: Tensor) -> Tensor:
+        kept.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            return made(leaf)  # type: ignore[no-any-return]
+
+    found = learn(made, x, counted)
+    monkeypatch.setattr("norma.nn.feed_forward.learns", lambda *given: False)
+    apart = learn(made, x, counted)
+    assert kept == [2 * 1030 * 64 * (1 + gated), 2 * 1030 * 64 * (2 + gated)]
+    for ours, theirs in zip(found, apart, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @needs_kernel

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from norma.nn import kernels
 from norma.nn.config import ModelConfig
-from norma.nn.layers import Linear, activated, gated
+from norma.nn.kernels.activated import activated_linear
+from norma.nn.kernels.linear import learns
+from norma.nn.layers import Linear, activated, gated, joined, plain, product
 
 
 class FeedForward(nn.Module):
@@ -20,9 +23,20 @@ class FeedForward(nn.Module):
         self.down = Linear(inner, config.width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if plain(self.down) and learns(x, self.down.weight) and kernels.activates(x, self.down.in_features):
+            wide = self._wide(x)
+            if wide is not None:
+                return activated_linear(*wide, self.activation, self.gate is not None, self.down.weight, self.down.bias)
         if self.gate is None:
             inner = activated(self.up, self.activation, x)
         else:
             inner = gated(self.gate, self.up, self.activation, x)
         out: Tensor = self.down(inner)
         return out
+
+    def _wide(self, x: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """What the activation reads, and the bias that it adds before; None where the layers are more than products."""
+        if self.gate is None:
+            return (product(x, self.up.weight), self.up.bias) if plain(self.up) else None
+        joint = joined((self.gate, self.up), x)
+        return None if joint is None else (joint, None)

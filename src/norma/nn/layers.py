@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,11 @@ class Linear(nn.Linear):
     def work_in(self, dtype: torch.dtype | None) -> None:
         """Keep the weight in ``dtype`` as well, until called with None."""
         self.working = None if dtype is None else packed(self.weight.detach().to(dtype))
+
+
+def plain(layer: nn.Module) -> TypeGuard[Linear]:
+    """Whether a layer is nothing but a :class:`Linear`: no LoRA on it, nothing kept in another type."""
+    return type(layer) is Linear and layer.working is None
 
 
 def packed(weight: Tensor) -> Tensor:
@@ -124,13 +129,13 @@ def together(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
 def joined(layers: Sequence[nn.Module], x: Tensor) -> Tensor | None:
     """What :func:`together` gives, side by side as one product makes it; None where the layers run by themselves."""
     layers = [layer.get_submodule("base") if getattr(layer, "off", False) else layer for layer in layers]  # LoRA, switched off
-    plain = [layer for layer in layers if type(layer) is Linear and layer.working is None]
-    if len(plain) < len(layers) or x.numel() < JOIN * x.shape[-1]:
+    simple = [layer for layer in layers if plain(layer)]
+    if len(simple) < len(layers) or x.numel() < JOIN * x.shape[-1]:
         return None
-    if all(learns(x, layer.weight) for layer in plain):
-        return linear(x, [layer.weight for layer in plain], [layer.bias for layer in plain])
-    weight = torch.cat([layer.weight.to(x.dtype) for layer in plain])
-    bias = None if plain[0].bias is None else torch.cat([layer.bias.to(x.dtype) for layer in plain])
+    if all(learns(x, layer.weight) for layer in simple):
+        return linear(x, [layer.weight for layer in simple], [layer.bias for layer in simple])
+    weight = torch.cat([layer.weight.to(x.dtype) for layer in simple])
+    bias = None if simple[0].bias is None else torch.cat([layer.bias.to(x.dtype) for layer in simple])
     return F.linear(x, weight, bias)
 
 
@@ -161,7 +166,7 @@ def activate(name: Activation, x: Tensor) -> Tensor:
 
 def activated(layer: nn.Module, name: Activation, x: Tensor) -> Tensor:
     """act(layer(x)). Our own kernel adds a plain layer's bias where it computes the activation, and sums its gradient there."""
-    if type(layer) is Linear and layer.working is None and kernels.activates(x, layer.out_features):
+    if plain(layer) and kernels.activates(x, layer.out_features):
         return kernels.activation(product(x, layer.weight), layer.bias, name)
     return activate(name, layer(x))
 

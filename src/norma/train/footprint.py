@@ -177,7 +177,8 @@ def block_activations(config: ModelConfig, shape: Shape) -> int:
     numbers += queries + 2 * keys + queries  # queries, keys, values, what attention gives
     numbers += queries * ("output" in moves)  # the same, heads side by side
     joint = _fused(shape) and shape.lora is None  # gate and up stay in one product, and what the gate gave is made again
-    numbers += ((2 if joint else 3) if config.gated else 1) * F + F * ("down" in moves)
+    again = joint and shape.activations == 2  # so is what the last matrix reads
+    numbers += ((2 if joint else 3) if config.gated else 1) * F + F * ("down" in moves and not again)
     extra = 0 if shape.lora is None else shape.lora.rank * len(moves)
     return (numbers + extra) * b + config.attention_heads * FP32
 

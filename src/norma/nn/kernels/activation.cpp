@@ -3,7 +3,8 @@
 //     y = act(x + b)      dx = dy act'(x + b)      db = sum of dx over the rows
 //     y = act(g) u        dg = dy u act'(g)        du = dy act(g)                    x = (g, u) side by side, as one product gives them
 //
-// Backward keeps x alone. Everything between a load and a store is fp32. Letters: N rows, F features.
+// Backward keeps x alone; `again` gives y once more beside the gradient, for whoever wants it and did not keep it.
+// Everything between a load and a store is fp32. Letters: N rows, F features.
 
 #include "kernels.h"
 
@@ -97,25 +98,29 @@ Tensor activation(const Tensor& x_, const std::optional<Tensor>& bias_, c10::str
   return y;
 }
 
-std::tuple<Tensor, Tensor> activation_backward(const Tensor& grad_, const Tensor& x_, const std::optional<Tensor>& bias_, c10::string_view name) {
+std::tuple<Tensor, Tensor, Tensor> activation_backward(const Tensor& grad_, const Tensor& x_, const std::optional<Tensor>& bias_,
+                                                       c10::string_view name, bool again) {
   const Tensor grad = grad_.contiguous(), x = x_.contiguous(), bias = fp32(bias_, x);
   const int64_t F = x.size(-1), N = x.numel() / F;
   Tensor dx = at::empty(x.sizes(), x.options()), db = at::zeros({PARTS, F}, bias.options());
+  Tensor y = again ? at::empty(x.sizes(), x.options()) : at::empty({0}, x.options());
   const float* b = bias.data_ptr<float>();
   dispatch(name, x, [&](auto act, auto zero) {
     using T = decltype(zero);
     const T *from = x.data_ptr<T>(), *dy = grad.data_ptr<T>();
-    T* to = dx.data_ptr<T>();
+    T *to = dx.data_ptr<T>(), *made = y.data_ptr<T>();
     parts(N, [&](int64_t part, int64_t first, int64_t end) {
       float* sum = db.data_ptr<float>() + part * F;
       const auto rows = [&](int64_t n, auto count) {
         for (int64_t c = 0, d = Vec::size(); c < F; c += STEP, d += STEP) {
           Vec left = widen(sum + c), right = widen(sum + d);
           for (int64_t r = 0; r < count; ++r) {
-            const auto at = [&](int64_t c) { return widen(dy + (n + r) * F + c) * act.at(widen(from + (n + r) * F + c) + widen(b + c)).slope; };
-            const Vec dx0 = at(c), dx1 = at(d);
+            const int64_t row = (n + r) * F;
+            const Point p = act.at(widen(from + row + c) + widen(b + c)), q = act.at(widen(from + row + d) + widen(b + d));
+            const Vec dx0 = widen(dy + row + c) * p.slope, dx1 = widen(dy + row + d) * q.slope;
             left = left + dx0, right = right + dx1;
-            store(to + (n + r) * F + c, dx0, dx1);
+            store(to + row + c, dx0, dx1);
+            if (again) store(made + row + c, p.value, q.value);
           }
           left.store(sum + c), right.store(sum + d);
         }
@@ -125,7 +130,7 @@ std::tuple<Tensor, Tensor> activation_backward(const Tensor& grad_, const Tensor
       for (; n < end; ++n) rows(n, std::integral_constant<int64_t, 1>{});
     });
   });
-  return {dx, db.sum(0)};
+  return {dx, db.sum(0), y};
 }
 
 Tensor gated(const Tensor& x_, c10::string_view name) {
@@ -148,35 +153,36 @@ Tensor gated(const Tensor& x_, c10::string_view name) {
   return y;
 }
 
-Tensor gated_backward(const Tensor& grad_, const Tensor& x_, c10::string_view name) {
+std::tuple<Tensor, Tensor> gated_backward(const Tensor& grad_, const Tensor& x_, c10::string_view name, bool again) {
   const Tensor grad = grad_.contiguous(), x = x_.contiguous();
   const int64_t F = x.size(-1) / 2, N = x.numel() / (2 * F);
-  Tensor dx = at::empty(x.sizes(), x.options());
+  Tensor dx = at::empty(x.sizes(), x.options()), y = again ? at::empty(grad.sizes(), x.options()) : at::empty({0}, x.options());
   dispatch(name, x, [&](auto act, auto zero) {
     using T = decltype(zero);
     parts(N, [&](int64_t, int64_t first, int64_t end) {
       for (int64_t n = first; n < end; ++n) {
         const T *g = x.data_ptr<T>() + 2 * n * F, *u = g + F, *dy = grad.data_ptr<T>() + n * F;
-        T *dg = dx.data_ptr<T>() + 2 * n * F, *du = dg + F;
+        T *dg = dx.data_ptr<T>() + 2 * n * F, *du = dg + F, *made = y.data_ptr<T>() + n * F;
         for (int64_t c = 0, d = Vec::size(); c < F; c += STEP, d += STEP) {
           const Point p = act.at(widen(g + c)), q = act.at(widen(g + d));
-          const Vec dy0 = widen(dy + c), dy1 = widen(dy + d);
-          store(dg + c, dy0 * widen(u + c) * p.slope, dy1 * widen(u + d) * q.slope);
+          const Vec dy0 = widen(dy + c), dy1 = widen(dy + d), u0 = widen(u + c), u1 = widen(u + d);
+          store(dg + c, dy0 * u0 * p.slope, dy1 * u1 * q.slope);
           store(du + c, dy0 * p.value, dy1 * q.value);
+          if (again) store(made + c, p.value * u0, q.value * u1);
         }
       }
     });
   });
-  return dx;
+  return {dx, y};
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(norma_cpu, m) {
   m.def("activation(Tensor x, Tensor? bias, str name) -> Tensor");
-  m.def("activation_backward(Tensor grad, Tensor x, Tensor? bias, str name) -> (Tensor, Tensor)");
+  m.def("activation_backward(Tensor grad, Tensor x, Tensor? bias, str name, bool again) -> (Tensor, Tensor, Tensor)");
   m.def("gated(Tensor x, str name) -> Tensor");
-  m.def("gated_backward(Tensor grad, Tensor x, str name) -> Tensor");
+  m.def("gated_backward(Tensor grad, Tensor x, str name, bool again) -> (Tensor, Tensor)");
 }
 TORCH_LIBRARY_IMPL(norma_cpu, CPU, m) {
   m.impl("activation", &activation);

@@ -37,6 +37,15 @@ def linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     return out
 
 
+def forward(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """x W^T + b, all of one type, without a way back."""
+    if torch.compiler.is_compiling():  # the bias is then added by whatever reads the product
+        made = torch.mm(x.reshape(-1, x.shape[-1]), weight_OI.t()).view(*x.shape[:-1], -1)
+        return made if bias_O is None else made + bias_O
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_OI, bias_O, "none", [], "")
+    return out
+
+
 def adds(to_OI: Tensor, grad_NO: Tensor) -> bool:
     """Whether :func:`add_weight_gradient` takes these, and has been built."""
     if type(to_OI) is not Tensor or to_OI.dtype != torch.float32 or not to_OI.is_contiguous() or to_OI.device.type != "cpu":
@@ -57,11 +66,7 @@ class _Linear(torch.autograd.Function):
         bias = _joined(parameters[count:], x.dtype) if len(parameters) > count else None
         ctx.count, ctx.like = count, [(len(p), p.dtype) for p in parameters]
         ctx.save_for_backward(x, weight)
-        if torch.compiler.is_compiling():  # the bias is then added by whatever reads the product
-            made = torch.mm(x.reshape(-1, x.shape[-1]), weight.t()).view(*x.shape[:-1], -1)
-            return made if bias is None else made + bias
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return out
+        return forward(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
