@@ -27,7 +27,7 @@ from norma.studio.serving import add_user
 TARGET = Path(__file__).resolve().parent / "studio"
 PEOPLE = {"ada": "admin", "rita": "reviewer", "ann": "annotator", "ben": "annotator"}
 WIDE, PHONE, SHARP = {"width": 1280, "height": 860}, {"width": 390, "height": 844}, 1.5  # CSS pixels; a phone's pixels are finer
-DRAWN, ANN, BEN = 240, 160, 130  # answers drawn, and how many each marks
+DRAWN, ANN, BEN = 200, 90, 70  # answers drawn, and how many each marks
 QUESTION = {
     "en": "What does `random.choice` do?\nEntry: `random.choice(seq)`\nReturn a random element from a non-empty sequence.",
     "zh": "`random.choice` 有什么作用？\n条目：`random.choice(seq)`\nReturn a random element from a non-empty sequence.",
@@ -93,20 +93,35 @@ def annotate(browser: Browser, base: str) -> None:
 
 
 # ── what is done on a page before its picture ──
+def spoken(page: Page) -> str:
+    return page.get_attribute("html", "data-lang") or "en"
+
+
 def correct(page: Page) -> None:
+    """Let the answer name what the question asks about, and open politely."""
     page.wait_for_selector("#desk:not([hidden])")
+    subject, opening = re.search("`[^`]+`", page.inner_text("#messages")), {"en": "Certainly: ", "zh": "您好："}[spoken(page)]
+    answer = re.sub("`[^`]*`?", subject[0] if subject else "", page.inner_text("#answer"), count=1)
     page.keyboard.press("e")
-    opening = {"en": "Certainly: ", "zh": "您好："}[page.get_attribute("html", "data-lang") or "en"]
-    page.fill("#corrected", opening + page.inner_text("#answer"))
+    page.fill("#corrected", answer if answer.startswith(opening) else opening + answer)
     page.wait_for_selector("#checks .chip")
+    to(page, ".work")
 
 
 def talk(page: Page) -> None:
     page.select_option("#model0", "reward")
     page.select_option("#model1", "instruct")
-    page.fill("#say", QUESTION[page.get_attribute("html", "data-lang") or "en"])
+    page.fill("#say", QUESTION[spoken(page)])
     page.keyboard.press("Enter")
     page.wait_for_selector("#send")  # it is away while the models write
+
+
+def overall(page: Page) -> None:
+    to(page, "main section")
+
+
+def curves(page: Page) -> None:
+    to(page, "#training")
 
 
 def behind(page: Page) -> None:
@@ -127,27 +142,29 @@ def to(page: Page, place: str) -> None:
 
 
 def look(name: str, text: str, place: str) -> Callable[[Page], None]:
-    """Open a model, give it a text, let a translator write, and point at the map."""
+    """Open a model, give it a text, let two stacks write, and point at the map."""
 
     def act(page: Page) -> None:
         page.select_option("#model", name)
+        settle(page)
         if text:
             page.fill("#text", text)
-        settle(page)
+            settle(page)
         if page.is_visible("#write"):
             page.click("#write")
             settle(page)
-        if page.locator("#map").is_visible():
-            for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
-                page.locator("#map").press(key)
+        for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+            page.locator("#map").press(key)
+        page.evaluate("document.activeElement.blur()")
         to(page, place)
 
     return act
 
 
 def settle(page: Page) -> None:
-    page.wait_for_timeout(500)
-    page.wait_for_load_state("networkidle")
+    """Wait until the page shows what it was asked for last."""
+    page.wait_for_timeout(200)
+    page.wait_for_selector("main:not([aria-busy])")
 
 
 def pictures(page: Page) -> list[tuple[str, str, str, Callable[[Page], None] | None]]:
@@ -166,8 +183,8 @@ def pictures(page: Page) -> list[tuple[str, str, str, Callable[[Page], None] | N
         ("prefer", None, ("en dark", "zh light", "en light phone")),
         ("review", None, ("en light", "zh dark", "zh light phone")),
         ("chat", talk, ("en light", "zh dark", "zh light phone")),
-        ("compliance", None, ("en light", "zh dark phone")), ("compliance", behind, ("zh light",)),
-        ("runs", None, ("en dark", "en light phone")), ("runs", lambda p: to(p, "#training"), ("zh light",)),
+        ("compliance", overall, ("en light",)), ("compliance", None, ("zh dark phone",)), ("compliance", behind, ("zh light",)),
+        ("runs", None, ("en dark", "en light phone")), ("runs", curves, ("zh light",)),
         ("spec", None, ("en light", "zh light phone")), ("spec", plan, ("zh dark",)),
         ("people", None, ("en light", "zh dark", "en light phone")),
     ):  # fmt: skip
@@ -203,12 +220,12 @@ def main() -> None:
         sys.exit("no chromium here (Debian: apt-get install chromium fonts-noto-cjk)")
     with studio(given.run, given.models) as base, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--hide-scrollbars"])
-        annotate(browser, base)
         wide = enter(browser, base, "ada", viewport=WIDE)
         phone = enter(browser, base, "ada", viewport=PHONE, device_scale_factor=SHARP, has_touch=True)
-        for name, path, view, act in pictures(wide):
-            if not name.startswith(given.only):
-                continue
+        chosen = [picture for picture in pictures(wide) if picture[0].startswith(given.only)]
+        if {"annotate", "review"} & {name for name, *_ in chosen}:
+            annotate(browser, base)
+        for name, path, view, act in chosen:
             language, theme, *small = view.split()
             page = phone if small else wide
             page.goto(f"{base}{path}?lang={language}&theme={theme}")

@@ -100,7 +100,8 @@ def test_words() -> None:
 
 @pytest.mark.parametrize("pair", [("unsure", "compliant"), ("unsure", "unsure"), ("not_applicable", "compliant")])
 def test_marks_that_cannot_be_compared_yet_are_said_to_be_none(pair: tuple[str, str]) -> None:
-    (counted,) = (r for r in table_of_counts([(("style.polite", "h", "en"), dict(zip("ab", pair, strict=True)), 1)]) if r.question == "kept")
+    counts = [(("style.polite", "h", "en"), dict(zip("ab", pair, strict=True)), 1)]
+    (counted,) = (r for r in table_of_counts(counts) if r.question == "kept")
     (row,) = table(marks_of([pair]), ("kept",))
     assert row.items == counted.items == 0 and math.isnan(row.alpha.value) and math.isnan(row.raw)
     assert row.words == counted.words and row.words.startswith("no item has two marks")

@@ -67,6 +67,9 @@ def test_an_encoder_fills_the_blank_and_has_no_next_token(masked_tokenizer: Toke
     found = looking.masked(model, "What ___ `json.dumps` do?")
     (place,) = found["places"]
     assert found["tokens"][place["at"]]["text"] == "<|mask|>" and found["tokens"][0]["special"] and found["tokens"][-1]["special"]
+    # The model reads the text with one token replaced, that of the word and the space before it.
+    whole = looking.masked(model, "What does ___")["tokens"][1:-2]
+    assert [t["id"] for t in whole] == masked_tokenizer.encode("What does") and found["tokens"][place["at"] - 1]["text"] == "What"
     assert sum(t["p"] for t in place["top"]) <= 1.001
     with pytest.raises(NormaError, match="no word is masked"):
         looking.masked(model, TEXT)

@@ -48,11 +48,12 @@ def encode(model: LanguageModel, text: str) -> list[int]:
     ids: list[int] = []
     if model.config.kind == "decoder" and tokenizer.bos_id is not None and tokenizer.config.get("add_bos_token") is not False:
         ids.append(tokenizer.bos_id)
-    parts, mask = text.split(BLANK), mask_id(model)
-    for number, part in enumerate(parts):
-        if number and mask is not None:
-            ids.append(mask)
-        ids += tokenizer.encode(part if mask is not None or not number else BLANK + part)
+    mask = mask_id(model)
+    if mask is not None:
+        *before, text = text.split(BLANK)
+        for part in before:  # a word's token begins with the space before it, and so does what stands for the word
+            ids += [*tokenizer.encode(part.removesuffix(" ")), mask]
+    ids += tokenizer.encode(text)
     if model.config.kind == "encoder":
         ends = tokenizer.objective_tokens("pairs") if _has_pairs(model) else ()
         ids = [*ends[:1], *ids, *ends[1:]]

@@ -24,10 +24,11 @@ class Asked(BaseModel):
     temperature: float = Field(1.0, gt=0, le=5)
 
 
+Picture = Literal["about", "next", "masked", "write", "attention", "experts", "lens", "shape"]
+
+
 @router.post("/{picture}")
-def look(
-    request: Request, user: Annotator, picture: Literal["about", "next", "masked", "write", "attention", "experts", "lens", "shape"], body: Asked
-) -> Any:
+def look(request: Request, user: Annotator, picture: Picture, body: Asked) -> Any:
     from norma.studio import looking
 
     with request.app.state.place.model(body.model) as model:
