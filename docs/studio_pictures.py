@@ -105,7 +105,7 @@ def correct(page: Page) -> None:
     page.keyboard.press("e")
     page.fill("#corrected", answer if answer.startswith(opening) else opening + answer)
     page.wait_for_selector("#checks .chip")
-    to(page, ".work")
+    to(page, "#answer")
 
 
 def talk(page: Page) -> None:
@@ -138,7 +138,7 @@ def plan(page: Page) -> None:
 
 def to(page: Page, place: str) -> None:
     """Scroll ``place`` to just below the head of the page."""
-    page.locator(place).evaluate("e => scrollTo(0, e.getBoundingClientRect().top + scrollY - 90)")
+    page.locator(place).first.evaluate("e => scrollTo(0, e.getBoundingClientRect().top + scrollY - 90)")
 
 
 def look(name: str, text: str, place: str) -> Callable[[Page], None]:
@@ -213,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("models", type=Path, nargs="*", metavar="MODEL")
-    parser.add_argument("--only", default="", metavar="WORD", help="only pictures whose names begin with it")
+    parser.add_argument("--only", default="", metavar="WORD,...", help="only pictures whose names begin with one of them")
     given = parser.parse_args()
     chromium = next((b for name in ("chromium", "chromium-browser", "google-chrome") if (b := shutil.which(name))), None)
     if chromium is None:
@@ -222,7 +222,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--hide-scrollbars"])
         wide = enter(browser, base, "ada", viewport=WIDE)
         phone = enter(browser, base, "ada", viewport=PHONE, device_scale_factor=SHARP, has_touch=True)
-        chosen = [picture for picture in pictures(wide) if picture[0].startswith(given.only)]
+        chosen = [picture for picture in pictures(wide) if picture[0].startswith(tuple(given.only.split(",")))]
         if {"annotate", "review"} & {name for name, *_ in chosen}:
             annotate(browser, base)
         for name, path, view, act in chosen:
@@ -233,6 +233,7 @@ def main() -> None:
             if act is not None:
                 act(page)
             shoot(page, name, view)
+            page.goto("about:blank")  # a page of runs asks again and again how they stand
         browser.close()
 
 
