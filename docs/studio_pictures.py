@@ -180,13 +180,13 @@ def pictures(page: Page) -> list[tuple[str, str, str, Callable[[Page], None] | N
         ("login", None, ("en light", "zh dark phone")),
         ("account", None, ("en light phone", "zh dark phone")),
         ("annotate", correct, ("en light", "zh dark")), ("annotate", None, ("zh light phone",)),
-        ("prefer", None, ("en dark", "zh light", "en light phone")),
-        ("review", None, ("en light", "zh dark", "zh light phone")),
+        ("prefer", None, ("en dark", "zh light")),
+        ("review", None, ("en light", "zh dark")),
         ("chat", talk, ("en light", "zh dark", "zh light phone")),
-        ("compliance", overall, ("en light",)), ("compliance", None, ("zh dark phone",)), ("compliance", behind, ("zh light",)),
-        ("runs", None, ("en dark", "en light phone")), ("runs", curves, ("zh light",)),
+        ("compliance", overall, ("en light",)), ("compliance", behind, ("zh light",)),
+        ("runs", None, ("en dark",)), ("runs", curves, ("zh light",)),
         ("spec", None, ("en light", "zh light phone")), ("spec", plan, ("zh dark",)),
-        ("people", None, ("en light", "zh dark", "en light phone")),
+        ("people", None, ("en light", "zh dark")),
     ):  # fmt: skip
         found += [(name, f"/{name}", view, act) for view in views]
     for kind, text, views in (
