@@ -98,6 +98,15 @@ def test_words() -> None:
     assert in_words(nothing, nothing, math.nan, ratings([], "kept")[0].counts).startswith("no item has two marks")
 
 
+@pytest.mark.parametrize("pair", [("unsure", "compliant"), ("unsure", "unsure"), ("not_applicable", "compliant")])
+def test_marks_that_cannot_be_compared_yet_are_said_to_be_none(pair: tuple[str, str]) -> None:
+    counts = [(("style.polite", "h", "en"), dict(zip("ab", pair, strict=True)), 1)]
+    (counted,) = (r for r in table_of_counts(counts) if r.question == "kept")
+    (row,) = table(marks_of([pair]), ("kept",))
+    assert row.items == counted.items == 0 and math.isnan(row.alpha.value) and math.isnan(row.raw)
+    assert row.words == counted.words and row.words.startswith("no item has two marks")
+
+
 def test_skewed_marks_give_the_published_numbers() -> None:
     (row,) = table(marks_of([("compliant", "compliant")] * 994 + [("compliant", "violation")] * 3 + [("violation", "compliant")] * 3),
                    ("kept",), resamples=200)  # fmt: skip

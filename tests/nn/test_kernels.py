@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -301,3 +304,14 @@ def test_a_run_that_began_without_them_goes_on_without() -> None:
     finally:
         kernels.leave_out(False)
     assert kernels.fits(q, q, None, True, 1.0)
+
+
+def test_two_threads_that_ask_first_declare_the_operators_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared: list[str] = []
+    monkeypatch.setattr(kernels.build, "load", lambda folder: time.sleep(0.05))  # both threads are inside before either is through
+    monkeypatch.setattr(kernels.declare, "declare", lambda: declared.append("once"))
+    for name in ("state", "_loaded"):
+        monkeypatch.setattr(kernels, name, cache(getattr(kernels, name).__wrapped__))
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda n: kernels.state(), range(2))) == [None, None]
+    assert declared == ["once"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 if TYPE_CHECKING:
     from norma.lm import LanguageModel
@@ -37,13 +38,14 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def studio(run: Path, make_model: Callable[..., LanguageModel]) -> Iterator[Callable[..., str]]:
-    """studio("local") or studio("accounts"): the address of a started studio."""
+    """studio("local") or studio("accounts"), and folders of further models: the address of a started studio."""
     processes = []
     for number, name in enumerate(("reward", "instruct")):
         make_model(number + 1).save(run / name)
 
-    def start(kind: str) -> str:
-        process = subprocess.Popen([sys.executable, "-u", str(SERVER), str(run), "0", kind], stdout=subprocess.PIPE, text=True)
+    def start(kind: str, *models: Path) -> str:
+        command = [sys.executable, "-u", str(SERVER), str(run), "0", kind, *map(str, models)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None
         first = process.stdout.readline()
@@ -68,9 +70,9 @@ def page_of(context: Any, troubles: list[str]) -> Any:
     return page
 
 
-def until(page: Any, expression: str) -> None:
+def until(page: Any, expression: str, seconds: float = 30) -> None:
     """Wait until an expression holds. Playwright's own wait_for_function needs eval, which the studio's policy forbids."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(sync_api.Error):  # between two documents; what stays wrong ends in the assertion below
             if page.evaluate(expression):
@@ -207,6 +209,51 @@ def test_every_page_by_keyboard_and_mouse(browser: Any, studio: Callable[..., st
     page.locator("#text").press("Control+Enter")
     page.wait_for_selector("#plan .change")
     assert page.title() != "owned" and troubles == []
+    context.close()
+
+
+def test_every_kind_of_model_can_be_looked_into(browser: Any, studio: Callable[..., str], tmp_path: Path) -> None:
+    from norma.lm import LanguageModel
+    from norma.nn import Transformer, preset
+    from norma.text.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer(["What does `json.dumps` do? It writes text."] * 5, 320, ["masked", "pairs"])
+    kinds: dict[str, dict[str, int]] = {
+        "bert": {}, "bart": {"encoder_layers": 1}, "switch": {"encoder_layers": 2, "experts": 3},
+        "qwen3-moe": {"experts": 4, "per_token": 2, "expert_width": 8},
+    }  # fmt: skip
+    for family, sizes in kinds.items():
+        config = preset(family, vocab_size=len(tokenizer), width=16, layers=2, head_size=8, max_positions=64, **sizes)
+        LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(3)).eval(), tokenizer).save(tmp_path / family)
+    troubles: list[str] = []
+    address = studio("local", *(tmp_path / family for family in kinds))
+    context = browser.new_context(viewport={"width": 390, "height": 800}, locale="en-GB")
+    page = page_of(context, troubles)
+    page.goto(address)
+    page.goto(f"{address.partition('/open')[0]}/look")
+    sections = {  # which of the sections are there
+        "bert": "masked attention lens masks", "bart": "next attention lens masks", "switch": "next attention lens experts masks",
+        "qwen3-moe": "next attention lens experts masks rotary",
+    }  # fmt: skip
+    for family, wanted in sections.items():
+        page.select_option("#model", family)
+        until(page, f"document.getElementById('about').textContent.startsWith('{family} ')", 150)  # the first loads PyTorch
+        shown = "[...document.querySelectorAll('section[id^=s-]:not([hidden])')].map(s => s.id.slice(2)).join(' ')"
+        until(page, f"{shown} === '{wanted}' && !document.querySelector('main[aria-busy]')", 60)
+        until(page, "document.querySelectorAll('#heads button').length === 2 && document.querySelectorAll('.lens td').length > 2")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), family
+        if family == "bert":  # the example has a blank, and what is chosen goes into it
+            assert page.input_value("#text") == "What does ___ do?"
+            page.locator("#mask0 .bar-row:enabled").first.click()
+            until(page, "!text.value.includes('___') && text.value.endsWith(' do?')")
+            page.fill("#text", "What does `json.dumps` do?")
+        elif family == "bart":  # two stacks: the decoder has written something, and looks at what the encoder read
+            assert page.input_value("#stack") == "cross"
+            page.fill("#target", "It writes")
+            until(page, "document.querySelectorAll('#written .token').length > 2")
+            page.click("#write")
+            until(page, "target.value !== 'It writes'")
+    assert troubles == []
     context.close()
 
 

@@ -67,6 +67,9 @@ def test_an_encoder_fills_the_blank_and_has_no_next_token(masked_tokenizer: Toke
     found = looking.masked(model, "What ___ `json.dumps` do?")
     (place,) = found["places"]
     assert found["tokens"][place["at"]]["text"] == "<|mask|>" and found["tokens"][0]["special"] and found["tokens"][-1]["special"]
+    # The model reads the text with one token replaced, that of the word and the space before it.
+    whole = looking.masked(model, "What does ___")["tokens"][1:-2]
+    assert [t["id"] for t in whole] == masked_tokenizer.encode("What does") and found["tokens"][place["at"] - 1]["text"] == "What"
     assert sum(t["p"] for t in place["top"]) <= 1.001
     with pytest.raises(NormaError, match="no word is masked"):
         looking.masked(model, TEXT)
@@ -85,6 +88,17 @@ def test_two_stacks_have_three_kinds_of_attention(masked_tokenizer: Tokenizer) -
         assert (len(found["weights"][0]), len(found["weights"][0][0])) == shapes[stack]
     assert shapes["cross"] == (shapes["decoder"][0], shapes["encoder"][0]) and shapes["encoder"] != shapes["decoder"]
     assert looking.next_tokens(model, TEXT, "It writes")["source"]
+    # Where nothing is written the decoder has read its first token alone, not the source: in every picture.
+    assert [len(looking.attention(model, TEXT, stack, 0)["rows"]) for stack in ("decoder", "cross")] == [1, 1]
+    assert len(looking.next_tokens(model, TEXT)["tokens"]) == 1
+
+
+def test_the_lens_of_two_stacks_looks_through_the_decoder(masked_tokenizer: Tokenizer) -> None:
+    model = tiny("bart", masked_tokenizer, encoder_layers=1)
+    found = looking.lens(model, TEXT, "It writes")
+    source, read = (torch.tensor([ids]) for ids in (looking.encode(model, TEXT), [t["id"] for t in found["tokens"]]))
+    assert len(found["rows"]) == model.config.layers + 1 and read.shape != source.shape
+    assert [t["id"] for t in found["rows"][-1]] == model.logits(source, decoder_ids=read)[0].argmax(-1).tolist()
 
 
 def test_experts_are_the_routers_choice_and_nothing_stays_recorded(masked_tokenizer: Tokenizer) -> None:
@@ -98,6 +112,37 @@ def test_experts_are_the_routers_choice_and_nothing_stays_recorded(masked_tokeni
         assert torch.allclose(p.sum(-1), torch.ones(len(p)), atol=1e-3) and layer["tokens"] is not None
         assert [sorted(c) for c in layer["chosen"]] == [sorted(r) for r in p.topk(2).indices.tolist()]
     assert all(m.routing is None and not m.record for m in model.transformer.modules() if isinstance(m, ExpertFeedForward))
+
+
+def test_experts_of_two_stacks_stand_beside_the_tokens_of_their_stack(masked_tokenizer: Tokenizer) -> None:
+    model = tiny("switch", masked_tokenizer, encoder_layers=2, experts=3)
+    found = {layer["layer"].partition(".")[0]: layer for layer in looking.experts(model, TEXT, "It writes")["layers"]}
+    source, read = looking.encode(model, TEXT), looking.written(model, "It writes")
+    assert len(source) != len(read)
+    for stack, ids in (("encoder", source), ("decoder", read)):
+        assert [t["id"] for t in found[stack]["tokens"]] == ids and len(found[stack]["probabilities"]) == len(ids)
+
+
+def test_a_part_of_a_character_shows_as_its_bytes(masked_tokenizer: Tokenizer) -> None:
+    model = tiny("llama", masked_tokenizer)
+    shown = looking.words(model, masked_tokenizer.encode("a 好"))  # the tokenizer has seen no Chinese: three tokens of a byte each
+    assert [(w["text"], w["part"]) for w in shown] == [("a", False), (" ", False), ("\\xe5", True), ("\\xa5", True), ("\\xbd", True)]
+    assert looking._bytes("<0xE4>") == "\\xe4" and looking._bytes("Ġå¥½Ã") == " 好\\xc3"
+
+
+def test_two_stacks_write_what_is_the_most_probable_each_time(masked_tokenizer: Tokenizer) -> None:
+    model = tiny("t5", masked_tokenizer)
+    said = looking.write(model, TEXT)
+    source, ids = torch.tensor([looking.encode(model, TEXT)]), looking.written(model, "")
+    assert source[0, -1] == masked_tokenizer.eos_id
+    for _ in range(looking.WRITTEN):
+        best = int(model.logits(source, decoder_ids=torch.tensor([ids]))[0, -1].argmax())
+        if best == masked_tokenizer.eos_id:
+            break
+        ids.append(best)
+    assert said == masked_tokenizer.decode(ids[1:])
+    with pytest.raises(NormaError, match="one stack"):
+        looking.write(tiny("llama", masked_tokenizer), TEXT)
 
 
 def test_masks_by_hand(make_model: Callable[..., LanguageModel]) -> None:

@@ -33,6 +33,8 @@ def kinds(rows: NDArray[np.generic], times: NDArray[np.int64] | None = None) -> 
 
     ``rows``: (U, ...) one row a unit; ``times``: (U,) how many units each row stands for, one by default.
     """
+    if not len(rows):  # nobody's marks can be compared yet
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     _, places, which = np.unique(rows.reshape(len(rows), -1), axis=0, return_index=True, return_inverse=True)
     return places.astype(np.int64), np.bincount(which.reshape(-1), times, minlength=len(places)).astype(np.int64)
 

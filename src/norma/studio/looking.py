@@ -9,18 +9,22 @@ Pure functions of a model and a text; shapes: T tokens, H heads, L layers, E exp
 from __future__ import annotations
 
 import math
+import re
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from norma.base.errors import NormaError
+from norma.generate.beam import beam_search
 from norma.lm import LanguageModel
 from norma.nn import Mask, Watch
 from norma.nn.experts import ExpertFeedForward
 from norma.nn.positions import frequencies
 
 MOST = 96  # tokens of a text that is looked into: more cannot be seen in one picture
+WRITTEN = 40  # tokens that a decoder behind an encoder writes of itself
 BLANK = "___"  # what people type for a masked word
 
 
@@ -44,16 +48,26 @@ def encode(model: LanguageModel, text: str) -> list[int]:
     ids: list[int] = []
     if model.config.kind == "decoder" and tokenizer.bos_id is not None and tokenizer.config.get("add_bos_token") is not False:
         ids.append(tokenizer.bos_id)
-    parts, mask = text.split(BLANK), mask_id(model)
-    for number, part in enumerate(parts):
-        if number and mask is not None:
-            ids.append(mask)
-        ids += tokenizer.encode(part if mask is not None or not number else BLANK + part)
+    mask = mask_id(model)
+    if mask is not None:
+        *before, text = text.split(BLANK)
+        for part in before:  # a word's token begins with the space before it, and so does what stands for the word
+            ids += [*tokenizer.encode(part.removesuffix(" ")), mask]
+    ids += tokenizer.encode(text)
     if model.config.kind == "encoder":
         ends = tokenizer.objective_tokens("pairs") if _has_pairs(model) else ()
         ids = [*ends[:1], *ids, *ends[1:]]
     if not ids:
         raise NormaError("there is nothing to look at", mend="Type a text")
+    if model.config.encoder_layers and tokenizer.eos_id is not None:
+        return [*ids[: min(MOST, model.config.max_positions) - 1], tokenizer.eos_id]  # as norma.tasks.writing.prompt has it
+    return ids[: min(MOST, model.config.max_positions)]
+
+
+def written(model: LanguageModel, target: str) -> list[int]:
+    """Ids that a decoder behind an encoder has read: the token it begins with, then what it has written."""
+    start = model.transformer.start_id
+    ids = [model.tokenizer.pad_id if start is None else start, *(model.tokenizer.encode(target) if target else [])]
     return ids[: min(MOST, model.config.max_positions)]
 
 
@@ -75,11 +89,35 @@ def mask_id(model: LanguageModel) -> int | None:
 
 
 def words(model: LanguageModel, ids: list[int]) -> list[dict[str, Any]]:
-    """Each token's id and text; half a character shows as its replacement sign."""
-    special = set(model.tokenizer.special_ids)
-    return [
-        {"id": i, "text": model.tokenizer.decode([i], skip_special=False), "special": i in special} for i in ids
-    ]  # fmt: skip
+    """Each token's id and text; of a token that is part of a character (``part``) the bytes, as \\xe4."""
+    tokenizer, special = model.tokenizer, set(model.tokenizer.special_ids)
+    found = []
+    for i in ids:
+        text = tokenizer.decode([i], skip_special=False)
+        part = "\ufffd" in text
+        found.append({"id": i, "text": _bytes(tokenizer.backend.id_to_token(i)) if part else text, "special": i in special, "part": part})
+    return found
+
+
+@cache
+def _alphabet() -> dict[str, int]:
+    """The bytes behind the characters of a byte-level BPE (GPT-2): those that can be seen are themselves, the others follow from 256 on."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return {chr(b): b for b in seen} | {chr(256 + n): b for n, b in enumerate(b for b in range(256) if b not in seen)}
+
+
+def _bytes(piece: str) -> str:
+    """A piece of a byte-level BPE, or a byte as Llama's tokenizer names it, <0xE4>: characters where they are whole, else bytes."""
+    named = re.fullmatch(r"<0x([0-9A-F]{2})>", piece)
+    raw = bytes.fromhex(named[1]) if named else bytes(_alphabet().get(c, 0x3F) for c in piece)
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def write(model: LanguageModel, text: str) -> str:
+    """What a decoder behind an encoder writes of a text: the most probable token each time."""
+    if not model.config.encoder_layers:
+        raise NormaError("this model has one stack: it goes on with the text itself", mend="Choose the next token")
+    return beam_search(model, [encode(model, text)], beams=1, max_new_tokens=WRITTEN)[0][0].text
 
 
 @torch.no_grad()
@@ -90,8 +128,7 @@ def next_tokens(model: LanguageModel, text: str, target: str = "", count: int = 
         raise NormaError("this model reads both ways and foretells no next token", mend=f"Mask a word instead: type {BLANK}")
     source = ids
     if model.config.encoder_layers:
-        start = model.transformer.start_id
-        ids = [start if start is not None else model.tokenizer.pad_id, *(model.tokenizer.encode(target) if target else [])][:MOST]
+        ids = written(model, target)
         scores = model.logits(torch.tensor([source]), decoder_ids=torch.tensor([ids]))[0]
     else:
         scores = model.logits(torch.tensor([ids]))[0]
@@ -131,8 +168,7 @@ def attention(model: LanguageModel, text: str, stack: str, layer: int, target: s
     network, watch = model.transformer, Watch(layers=frozenset([layer]))
     rows = columns = ids
     if model.config.encoder_layers:
-        start = network.start_id
-        after = [start if start is not None else model.tokenizer.pad_id, *model.tokenizer.encode(target or text)][:MOST]
+        after = written(model, target)
         network(torch.tensor([ids]), decoder_ids=torch.tensor([after]), watch=watch)
         rows = ids if stack == "encoder" else after
         columns = after if stack == "decoder" else ids
@@ -146,9 +182,10 @@ def attention(model: LanguageModel, text: str, stack: str, layer: int, target: s
 
 
 @torch.no_grad()
-def experts(model: LanguageModel, text: str) -> dict[str, Any]:
+def experts(model: LanguageModel, text: str, target: str = "") -> dict[str, Any]:
     """Which experts each token is sent to: router probabilities (T, E) and the chosen ones, of every layer that has experts."""
     ids = encode(model, text)
+    after = written(model, target) if model.config.encoder_layers else ids
     layers = [(n, m) for n, m in model.transformer.named_modules() if isinstance(m, ExpertFeedForward)]
     if not layers:
         raise NormaError("this model has no experts", mend="Choose a mixture of experts such as Switch")
@@ -156,18 +193,16 @@ def experts(model: LanguageModel, text: str) -> dict[str, Any]:
         module.record = True
     try:
         if model.config.encoder_layers:
-            start = model.transformer.start_id
-            begin = start if start is not None else model.tokenizer.pad_id
-            model.transformer(torch.tensor([ids]), decoder_ids=torch.tensor([[begin, *ids][:MOST]]))
+            model.transformer(torch.tensor([ids]), decoder_ids=torch.tensor([after]))
         else:
             model.transformer.hidden(torch.tensor([ids]))
         found = []
         for name, module in layers:
             if module.routing is not None:
-                shown = words(model, ids) if len(module.routing.chosen_NK) == len(ids) else None
+                read = ids if name.startswith("encoder.") else after
                 found.append(
                     {
-                        "layer": name.removesuffix(".feed_forward").replace("blocks.", ""), "tokens": shown,
+                        "layer": name.removesuffix(".feed_forward").replace("blocks.", ""), "tokens": words(model, read),
                         "probabilities": _rounded(module.routing.probabilities_NE), "chosen": module.routing.chosen_NK.tolist(),
                     }
                 )  # fmt: skip
@@ -178,17 +213,21 @@ def experts(model: LanguageModel, text: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def lens(model: LanguageModel, text: str) -> dict[str, Any]:
-    """The logit lens (nostalgebraist 2020): last norm and head after every block. (L + 1, T) best token and its probability."""
-    ids = encode(model, text)
-    stack = model.transformer.stack
-    if model.config.encoder_layers or model.config.head not in ("lm", "pretraining"):
-        raise NormaError("the lens looks through models of one stack that score tokens")
+def lens(model: LanguageModel, text: str, target: str = "") -> dict[str, Any]:
+    """The logit lens (nostalgebraist 2020): last norm and head after every block. (L + 1, T) best token and its probability.
+
+    Of two stacks it is the decoder that is looked through.
+    """
+    if model.config.head not in ("lm", "pretraining"):
+        raise NormaError("the lens looks through models that score tokens")
+    ids, stack = encode(model, text), model.transformer.stack
+    source, ids = (ids, written(model, target)) if model.config.encoder_layers else (None, ids)
     states: list[Tensor] = []
     hooks = [block.register_forward_hook(lambda m, i, out: states.append(out[0])) for block in stack.blocks]
     first = stack.blocks[0].register_forward_pre_hook(lambda m, args: states.append(args[0][0]))
     try:
-        model.transformer.hidden(torch.tensor([ids]))
+        memory = None if source is None else model.transformer.encode(torch.tensor([source]))
+        model.transformer.hidden(torch.tensor([ids]), memory=memory)
     finally:
         for hook in (*hooks, first):
             hook.remove()

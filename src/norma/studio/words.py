@@ -96,6 +96,8 @@ CHINESE = {
     "Type a text": "请输入文本",
     "this model reads both ways and foretells no next token": "该模型双向阅读，不预测下一个词元",
     "Mask a word instead: type {}": "请改为遮住一个词：输入 {}",
+    "this model has one stack: it goes on with the text itself": "该模型只有一个部分，直接续写文本",
+    "Choose the next token": "请选择下一个词元",
     "this model was not trained to fill masked words": "该模型未经填词训练",
     "Choose an encoder such as BERT": "请选择 BERT 之类的编码器",
     "no word is masked": "没有被遮住的词",
@@ -104,7 +106,7 @@ CHINESE = {
     "It has: {}": "可选：{}",
     "this model has no experts": "该模型没有专家",
     "Choose a mixture of experts such as Switch": "请选择 Switch 之类的混合专家模型",
-    "the lens looks through models of one stack that score tokens": "逐层预测只适用于单一部分且能给词元打分的模型",
+    "the lens looks through models that score tokens": "逐层预测只适用于能给词元打分的模型",
     "this model has no rotary positions but '{}'": "该模型的位置编码不是旋转式，而是“{}”",
     # runs and report
     "this run has no report yet": "本次训练还没有报告",

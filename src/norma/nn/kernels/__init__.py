@@ -18,6 +18,7 @@ Letters: B texts, T queries, S keys, H heads, G key/value heads, D features of a
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from norma.base.platform import bf16_on_cpu
 from norma.nn.kernels import build, declare
 
 _left_out = False
+_first = threading.Lock()
 FOLDER = Path(__file__).parent
 ROWS = 64  # rows from which a norm of our own pays
 SCORES = 2**14  # scores of all rows from which their loss pays
@@ -175,6 +177,12 @@ def leave_out(out: bool) -> None:
 @cache
 def state() -> str | None:
     """None when the kernels are loaded (they are built now, if need be); else why they are not."""
+    with _first:  # two threads may ask first at one time, and an operator that is declared twice is an error
+        return _loaded()
+
+
+@cache
+def _loaded() -> str | None:
     why = build.load(FOLDER)
     if why is None:
         declare.declare()

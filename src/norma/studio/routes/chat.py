@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from norma.spec import Item, Message
 from norma.studio import words
 from norma.studio.security import Annotator
 
+log = logging.getLogger("norma.studio")
 router = APIRouter(prefix="/api/chat")
 AT_ONCE = 4
 _places = threading.BoundedSemaphore(AT_ONCE)
@@ -67,5 +69,8 @@ def _answer(place: Any, body: Talk, language: str) -> Iterator[str]:
     except NormaError as error:
         told = [words.said(text, language) for text in (error.what, error.mend) if text]
         yield line(error=". ".join(filter(None, [error.where, *told])))
+    except Exception as error:  # the answer has begun: its status can no longer say so
+        log.error("an answer failed", exc_info=error)
+        yield line(error=words.said(f"the studio failed: {type(error).__name__}", language))
     finally:
         _places.release()

@@ -24,10 +24,11 @@ class Asked(BaseModel):
     temperature: float = Field(1.0, gt=0, le=5)
 
 
+Picture = Literal["about", "next", "masked", "write", "attention", "experts", "lens", "shape"]
+
+
 @router.post("/{picture}")
-def look(
-    request: Request, user: Annotator, picture: Literal["about", "next", "masked", "attention", "experts", "lens", "shape"], body: Asked
-) -> Any:
+def look(request: Request, user: Annotator, picture: Picture, body: Asked) -> Any:
     from norma.studio import looking
 
     with request.app.state.place.model(body.model) as model:
@@ -38,12 +39,14 @@ def look(
                 return looking.next_tokens(model, body.text, body.target, temperature=body.temperature)
             case "masked":
                 return looking.masked(model, body.text)
+            case "write":
+                return {"text": looking.write(model, body.text)}
             case "attention":
                 return looking.attention(model, body.text, body.stack, body.layer, body.target)
             case "experts":
-                return looking.experts(model, body.text)
+                return looking.experts(model, body.text, body.target)
             case "lens":
-                return looking.lens(model, body.text)
+                return looking.lens(model, body.text, body.target)
             case "shape":
                 turns = looking.rotary(model) if model.config.positions == "rotary" else None
                 return {**looking.masks(model), "rotary": turns}

@@ -1,18 +1,21 @@
 "use strict";
 const look = (picture, more = {}) => ask(`/api/look/${picture}`, { model: $("model").value, text: $("text").value, target: $("target").value, ...more });
 const see = { about: null, attention: null, at: null, experts: null, shape: null, asked: 0 };
-const percent = (p) => (p >= 0.9995 ? "100%" : p >= 0.1 ? `${(100 * p).toFixed(1)}%` : p >= 0.001 ? `${(100 * p).toFixed(2)}%` : `${(100 * p).toExponential(1)}%`);
+const STACKS = { encoder: T("encoder", "编码器"), decoder: T("decoder", "解码器"), cross: T("cross: decoder → encoder", "交叉：解码器 → 编码器") };
+const percent = (p) => (p >= 0.9995 ? "100%" : p >= 0.1 ? `${(100 * p).toFixed(1)}%` : p >= 0.001 ? `${(100 * p).toFixed(2)}%` : p >= 1e-5 ? `${(100 * p).toFixed(3)}%` : "< 0.001%");
 
 function fail(place, error) { if (error instanceof Refusal) $(place).replaceChildren(make("p", { class: "fine" }, error.message)); else throw error; }
 
-function bars(place, rows) {
+function bars(place, rows, take = append) {
   const most = Math.max(...rows.map((r) => r.p), 1e-9);
-  $(place).replaceChildren(...rows.map((r) => { const bar = make("i", {}); bar.style.width = `${(100 * r.p) / most}%`; return make("button", { type: "button", class: "bar-row", title: `#${r.id}`, onclick: () => append(r.text) }, make("code", {}, shownToken(r.text)), make("span", { class: "bar-track" }, bar), make("span", { class: "num" }, percent(r.p))); }));
+  $(place).replaceChildren(...rows.map((r) => { const bar = make("i", {}); bar.style.width = `${(100 * r.p) / most}%`; return make("button", { type: "button", class: "bar-row", title: `#${r.id}`, disabled: r.special || r.part, onclick: () => take(r.text) }, make("code", {}, shownToken(r.text)), make("span", { class: "bar-track" }, bar), make("span", { class: "num" }, percent(r.p))); }));
 }
+async function write() { busy(); $("target").value = (await look("write")).text; refresh(); }
+function fill(n, text) { const parts = $("text").value.split("___"); $("text").value = parts.slice(0, n + 1).join("___") + text.trim() + parts.slice(n + 1).join("___"); refresh(); }
 function append(text) { const box = $("targetbox").hidden ? $("text") : $("target"); box.value += text; refresh(); }
 
-function tokens(list) {
-  $("tokens").replaceChildren(...list.map((t) => { const box = make("span", { class: t.special ? "token special" : "token", title: t.p == null ? `#${t.id}` : `#${t.id} · p = ${percent(t.p)}` }, shownToken(t.text)); if (t.p != null) box.style.setProperty("--share", `${Math.round(55 * Math.sqrt(t.p))}%`); return box; }));
+function tokens(list, place = "tokens") {
+  $(place).replaceChildren(...list.map((t) => { const box = make("span", { class: t.special ? "token special" : "token", title: t.p == null ? `#${t.id}` : `#${t.id} · p = ${percent(t.p)}` }, shownToken(t.text)); if (t.p != null) box.style.setProperty("--share", `${Math.round(55 * Math.sqrt(t.p))}%`); return box; }));
 }
 
 async function next() {
@@ -21,6 +24,8 @@ async function next() {
   try {
     const found = await look("next", { temperature: Number($("temperature").value) });
     tokens(found.source || found.tokens);
+    $("written").replaceChildren();
+    if (found.source) tokens(found.tokens, "written");
     bars("next", found.next);
     $("entropy").textContent = T(`Entropy ${found.entropy.toFixed(2)} bits: as uncertain as between ${(2 ** found.entropy).toFixed(1)} equal choices`, `熵 ${found.entropy.toFixed(2)} 比特：相当于在 ${(2 ** found.entropy).toFixed(1)} 个同等可能的选项间选择`);
   } catch (error) { fail("next", error); }
@@ -32,8 +37,8 @@ async function masked() {
   try {
     const found = await look("masked");
     tokens(found.tokens);
-    $("masked").replaceChildren(...found.places.map((p, n) => make("div", { class: "bars", id: `mask${n}` })));
-    found.places.forEach((p, n) => bars(`mask${n}`, p.top));
+    $("masked").replaceChildren(...found.places.map((p, n) => make("div", { class: "bars", id: `mask${n}`, role: "group", "aria-label": T(`Blank ${n + 1}`, `第 ${n + 1} 处`) })));
+    found.places.forEach((p, n) => bars(`mask${n}`, p.top, (word) => fill(n, word)));
   } catch (error) { fail("masked", error); }
 }
 
@@ -79,7 +84,7 @@ async function lens() {
   try {
     const found = await look("lens");
     const head = row(["", ...found.tokens.map((t) => make("th", {}, make("code", {}, shownToken(t.text))))], "th");
-    const body = found.rows.map((cells, layer) => row([make("th", {}, layer ? T(`block ${layer}`, `第 ${layer} 层`) : T("embedding", "词嵌入")), ...cells.map((t) => { const cell = make("td", { title: `${shownToken(t.text)} · ${percent(t.p)}` }, make("code", {}, shownToken(t.text).slice(0, 9))); cell.style.setProperty("--share", `${Math.round(70 * t.p)}%`); return cell; })]));
+    const body = found.rows.map((cells, layer) => row([make("th", {}, layer ? T(`layer ${layer - 1}`, `第 ${layer - 1} 层`) : T("embedding", "词嵌入")), ...cells.map((t) => { const cell = make("td", { title: `${shownToken(t.text)} · ${percent(t.p)}` }, make("code", {}, clipped(t.text, 10))); cell.style.setProperty("--share", `${Math.round(55 * t.p)}%`); return cell; })]));
     $("lens").replaceChildren(make("table", { class: "lens" }, make("thead", {}, head), make("tbody", {}, ...body.reverse())));
   } catch (error) { fail("lens", error); }
 }
@@ -89,15 +94,14 @@ async function experts() {
   if (!see.about.experts) return;
   see.experts = await look("experts");
   const old = $("expertlayer").value;
-  $("expertlayer").replaceChildren(...see.experts.layers.map((l, i) => make("option", { value: i, selected: String(i) === old }, l.layer)));
+  $("expertlayer").replaceChildren(...see.experts.layers.map((l, i) => make("option", { value: i, selected: String(i) === old }, see.about.kind === "encoder-decoder" ? l.layer.replace(/^\w+/, (s) => STACKS[s]).replace(".", " ") : l.layer.replace(/^\w+\./, ""))));
   drawExperts();
 }
 function drawExperts(at = null) {
   const l = see.experts.layers[Number($("expertlayer").value)] || see.experts.layers[0];
   if (!l) return;
-  const words = l.tokens || l.probabilities.map((_, i) => ({ text: String(i) }));
-  matrix($("expertmap"), l.probabilities, { rows: words.map((w) => w.text), columns: l.probabilities[0].map((_, e) => `E${e}`), framed: l.chosen.flatMap((es, t) => es.map((e) => [t, e])), colour: "--m2", at });
-  if (at) $("expertreading").textContent = `${shownToken(words[at[0]].text)} → E${at[1]}: ${percent(l.probabilities[at[0]][at[1]])}`;
+  matrix($("expertmap"), l.probabilities, { rows: l.tokens.map((w) => w.text), columns: l.probabilities[0].map((_, e) => `E${e}`), framed: l.chosen.flatMap((es, t) => es.map((e) => [t, e])), colour: "--m2", at, most: 64 });
+  if (at) $("expertreading").textContent = `${shownToken(l.tokens[at[0]].text)} → E${at[1]}: ${percent(l.probabilities[at[0]][at[1]])}`;
 }
 $("expertmap")?.addEventListener("pointermove", (event) => { const cell = $("expertmap").cellAt?.(event); if (cell) drawExperts(cell); });
 $("expertlayer")?.addEventListener("change", () => drawExperts());
@@ -122,23 +126,30 @@ $("rotary")?.addEventListener("pointermove", (event) => { const cell = $("rotary
 const run = later(async () => {
   const asked = ++see.asked;
   for (const part of [next, masked, attention, lens, experts]) { if (asked !== see.asked) return; try { await part(); } catch (error) { trouble(error); } }
+  if (asked === see.asked) $("main").removeAttribute("aria-busy");
 }, 150);
-const refresh = () => run();
+const busy = () => $("main").setAttribute("aria-busy", "true"); // what is shown is not yet what was asked for
+function refresh() { busy(); run(); }
 
 async function about() {
+  see.asked++; // what was asked of the model before is of no use any more
+  busy();
   try {
     see.about = await ask("/api/look/about", { model: $("model").value });
     const a = see.about, kinds = { decoder: T("decoder", "解码器"), encoder: T("encoder", "编码器"), "encoder-decoder": T("encoder and decoder", "编码器与解码器") };
     $("about").textContent = `${a.family} · ${kinds[a.kind]} · ${T(`${a.layers} layers, ${a.heads} ${a.heads === 1 ? "head" : "heads"}, width ${a.width}`, `${a.layers} 层，${a.heads} 头，宽 ${a.width}`)} · ${(a.parameters / 1e6).toFixed(1)} M`;
     $("targetbox").hidden = a.kind !== "encoder-decoder";
-    const names = { encoder: T("encoder", "编码器"), decoder: T("decoder", "解码器"), cross: T("cross: decoder looks at encoder", "交叉：解码器看编码器") };
-    $("stack").replaceChildren(...a.stacks.map((s) => make("option", { value: s, selected: s === a.stacks.at(-1) && s !== "cross" }, names[s])));
+    const given = $("text").defaultValue, blank = given.replace(/`.*`/, "___"); // the example that stands there at first
+    if ([given, blank].includes($("text").value)) $("text").value = a.masked ? blank : given;
+    $("legend").textContent = a.kind === "encoder" ? T("Each box is a token. Type ___ in place of a word to mask it.", "每个方框是一个词元。用 ___ 代替一个词即可遮住它。") : T("Each box is a token; the fuller its colour, the more surely the model foretold it.", "每个方框是一个词元；颜色越浓，模型越有把握预测到它。");
+    $("stack").replaceChildren(...a.stacks.map((s) => make("option", { value: s, selected: s === a.stacks.at(-1) }, STACKS[s])));
     layers();
     const heads = $("head").value;
     $("head").replaceChildren(...Array.from({ length: a.heads }, (_, i) => make("option", { value: i, selected: String(i) === heads }, String(i))));
     await shape();
+    if (a.kind === "encoder-decoder" && !$("target").value) await write().catch(trouble);
     refresh();
-  } catch (error) { trouble(error); }
+  } catch (error) { trouble(error); $("main").removeAttribute("aria-busy"); }
 }
 function layers() {
   const count = $("stack").value === "encoder" && see.about.kind === "encoder-decoder" ? see.about.encoder_layers : see.about.layers;
@@ -148,6 +159,7 @@ if ($("model")) {
   $("model").addEventListener("change", about);
   $("text").addEventListener("input", refresh);
   $("target").addEventListener("input", refresh);
+  $("write").addEventListener("click", () => write().catch((error) => { trouble(error); refresh(); }));
   $("temperature").addEventListener("input", () => { $("temperatureout").textContent = $("temperature").value; next().catch(trouble); });
   $("stack").addEventListener("change", () => { layers(); attention().catch(trouble); });
   $("layer").addEventListener("change", () => attention().catch(trouble));

@@ -8,7 +8,7 @@ async function users() {
     const active = make("input", { type: "checkbox", "aria-label": T("may come in", "可登录"), onchange: (e) => change({ name: u.name, active: e.target.checked }) });
     active.checked = u.active;
     const secret = make("input", { type: "password", minlength: 10, "aria-label": T("new password", "新密码"), autocomplete: "new-password" });
-    return row([u.name, role, active, make("small", {}, when(u.created)), make("td", {}, secret, " ", make("button", { type: "button", onclick: () => change({ name: u.name, password: secret.value }) }, T("Set", "设置")))]);
+    return row([u.name, role, active, make("small", {}, when(u.created)), make("td", { class: "set" }, secret, make("button", { type: "button", onclick: () => change({ name: u.name, password: secret.value }) }, T("Set", "设置")))]);
   })));
 }
 async function audit() {

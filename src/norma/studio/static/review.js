@@ -22,6 +22,7 @@ async function queue(more = false) {
   const rows = tasks.map((t) => row([make("small", {}, t.item), make("code", {}, t.rule), make("span", { class: "clip" }, t.response.slice(0, 90) || "–"), `${t.marks}/${t.wanted}`, make("span", { class: `chip ${{ done: "good", conflict: "bad" }[t.state] || "plain"}` }, states[t.state])]));
   if (!more) $("queue").replaceChildren(make("table", {}, make("thead", {}, row([T("item", "条目"), T("rule", "规则"), T("answer", "回答"), T("marks", "标注"), T("state", "状态")], "th")), make("tbody", {})));
   $("queue").querySelector("tbody").append(...rows);
+  if (!more && !tasks.length) $("queue").replaceChildren(make("p", { class: "fine" }, T("Nothing is here.", "这里没有条目。")));
   if (tasks.length) last = tasks.at(-1).place;
   $("more").hidden = tasks.length < 50;
 }

@@ -28,6 +28,9 @@ async function refresh() {
 const act = (what) => async (event) => { event.target.disabled = true; try { await ask(`/api/run/${what}`, { run: name }); await refresh(); } catch (error) { trouble(error); } event.target.disabled = false; };
 $("start")?.addEventListener("click", act("start"));
 $("stop")?.addEventListener("click", act("stop"));
-setInterval(() => { if (!document.hidden && running) refresh().catch(() => {}); }, 2000);
-setInterval(() => { if (!document.hidden && !running) refresh().catch(() => {}); }, 15000);
-refresh().catch(trouble);
+// The next question waits for the last answer: how a run stands takes a second to say, and on a busy machine more.
+async function watch() {
+  if (!document.hidden) await refresh().catch(() => {});
+  setTimeout(watch, running ? 2000 : 15000);
+}
+refresh().catch(trouble).then(() => setTimeout(watch, 2000));

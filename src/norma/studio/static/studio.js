@@ -93,9 +93,9 @@ document.querySelector('nav [aria-current="page"]')?.scrollIntoView({ block: "ne
 async function agreement(place) {
   const { rows } = await ask("/api/agreement");
   if (!rows.length) { place.replaceChildren(make("p", { class: "fine" }, T("No answer has two marks yet.", "还没有两人标注的回答。"))); return; }
-  const number = (v) => (v == null ? "–" : v.toFixed(2));
+  const number = (v) => (v == null ? "–" : v.toFixed(2).replace("-", "−"));
   const between = (v) => (v.value == null ? "–" : `${number(v.value)} (${number(v.low)} – ${number(v.high)})`);
   const question = { applies: T("applies?", "是否适用"), kept: T("kept?", "是否遵守") };
-  place.replaceChildren(make("table", {}, make("thead", {}, row([T("rule", "规则"), T("language", "语言"), T("question", "问题"), T("answers", "回答数"), T("people", "人数"), T("raw", "原始一致率"), "α", "AC1", T("in words", "结论")], "th")),
+  place.replaceChildren(make("table", { class: "words-last" }, make("thead", {}, row([T("rule", "规则"), T("language", "语言"), T("question", "问题"), T("answers", "回答数"), T("people", "人数"), T("raw", "原始一致率"), "α", "AC1", T("in words", "结论")], "th")),
     make("tbody", {}, ...rows.map((r) => row([make("code", {}, r.rule), r.language, question[r.question] || r.question, String(r.items), String(r.annotators), r.raw == null ? "–" : `${Math.round(100 * r.raw)}%`, between(r.alpha), between(r.ac1), make("small", {}, r.words)])))));
 }
