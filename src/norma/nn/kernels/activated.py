@@ -41,9 +41,8 @@ class _ActivatedLinear(torch.autograd.Function):
         x, bias, weight = ctx.saved_tensors
         grad = grads[0].reshape(-1, weight.shape[0])
         to_y = torch.mm(grad, weight).view(*x.shape[:-1], weight.shape[1])
-        to_bias = None
         if ctx.gated:
-            to_x, y = torch.ops.norma_cpu.gated_backward(to_y, x, ctx.name, True)
+            (to_x, y), to_bias = torch.ops.norma_cpu.gated_backward(to_y, x, ctx.name, True), None
         else:
             to_x, to_bias, y = torch.ops.norma_cpu.activation_backward(to_y, x, bias, ctx.name, True)
         del to_y
@@ -51,7 +50,7 @@ class _ActivatedLinear(torch.autograd.Function):
         to_weight, to_out = torch.ops.norma_cpu.weight_gradient(grad, y.reshape(-1, weight.shape[1]), kind_out is not None)
         return (
             to_x,
-            None if bias is None else to_bias.to(bias.dtype),
+            None if bias is None or to_bias is None else to_bias.to(bias.dtype),
             None,
             None,
             to_weight.to(kind),
