@@ -18,6 +18,16 @@ def test_arithmetic_is_right_and_complete() -> None:
     assert 0.35 < sum(r["language"] == "zh" for r in rows) / len(rows) < 0.65
 
 
+def test_the_step_between_is_right_too() -> None:
+    rows = list(arithmetic(["+", "-", "*"], -12, 25, seed=3, chinese_share=0, working=True))
+    for row in rows:
+        first, step, right = row["messages"][1]["content"].partition("\n")[0].split(" = ")
+        assert eval(first.replace("×", "*")) == eval(step) == int(right)  # Python's own arithmetic
+    steps = {row["id"]: row["messages"][1]["content"] for row in rows}
+    assert steps["17 + 25"] == "17 + 25 = 30 + 12 = 42\n#### 42" and steps["12 - 24"] == "12 - 24 = -10 - 2 = -12\n#### -12"
+    assert steps["12 × 14"] == "12 × 14 = 120 + 48 = 168\n#### 168"
+
+
 def test_the_order_is_drawn_by_the_seed() -> None:
     def ids(seed: int) -> list[str]:
         return [r["id"] for r in arithmetic(["+"], 0, 9, seed=seed, chinese_share=0)]

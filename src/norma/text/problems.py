@@ -21,8 +21,13 @@ MARKER = "####"
 _CALCULATOR = re.compile(r"<<[^>]*>>")  # GSM8K's notes for a calculator
 
 
-def arithmetic(operations: Sequence[str], smallest: int, largest: int, *, seed: int, chinese_share: float) -> Iterator[dict[str, Any]]:
-    """Every problem ``a op b`` with both numbers from ``smallest`` to ``largest``, once, in an order that ``seed`` draws."""
+def arithmetic(
+    operations: Sequence[str], smallest: int, largest: int, *, seed: int, chinese_share: float, working: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Every problem ``a op b`` with both numbers from ``smallest`` to ``largest``, once, in an order that ``seed`` draws.
+
+    ``working``: the answer shows the step between, 17 + 25 = 30 + 12 = 42, as a pupil would.
+    """
     span = largest - smallest + 1
     random = keyed(seed, 0, use="arithmetic")
     for number in random.permutation(len(operations) * span * span).tolist():
@@ -30,8 +35,20 @@ def arithmetic(operations: Sequence[str], smallest: int, largest: int, *, seed: 
         a, b, sign = smallest + rest // span, smallest + rest % span, operations[which]
         result = {"+": a + b, "-": a - b, "*": a * b}[sign]
         problem = f"{a} {SIGNS[sign]} {b}"
+        step = f"{_step(a, b, sign)} = " if working else ""
         language: Language = "zh" if keyed(seed, number, use="language").random() < chinese_share else "en"
-        yield _row(problem, language, ASK[language].format(problem=problem), f"{problem} = {result}\n{MARKER} {result}", str(result))
+        yield _row(problem, language, ASK[language].format(problem=problem), f"{problem} = {step}{result}\n{MARKER} {result}", str(result))
+
+
+def _step(a: int, b: int, sign: str) -> str:
+    """The problem by place value: what the tens give and what the ones give. Of a product: by the tens and by the ones of ``b``."""
+
+    def ones(n: int) -> int:
+        return n % 10 if n >= 0 else -(-n % 10)
+
+    small = {"+": ones(a) + ones(b), "-": ones(a) - ones(b), "*": a * ones(b)}[sign]
+    large = {"+": a + b, "-": a - b, "*": a * b}[sign] - small
+    return f"{large} {'-' if small < 0 else '+'} {abs(small)}"
 
 
 def word_problem(fields: dict[str, Any], name: str) -> dict[str, Any] | str:

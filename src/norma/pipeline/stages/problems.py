@@ -25,6 +25,7 @@ class Arithmetic(BaseModel):
     smallest: int = Field(0, description="Smallest number.")
     largest: int = Field(99, description="Largest number.")
     count: int | None = Field(None, ge=2, description="How many problems, drawn by the seed; left out, all there are.")
+    working: bool = Field(False, description="Whether worked answers show the step between: 17 + 25 = 30 + 12 = 42.")
     chinese_share: float = Field(0.0, ge=0, le=1, description="Share of the problems that are asked in Chinese.")
 
     @model_validator(mode="after")
@@ -70,7 +71,8 @@ class Problems(Stage[ProblemsOptions]):
         options = ctx.options
         if options.arithmetic is not None:
             asked = options.arithmetic
-            made = arithmetic(asked.operations, asked.smallest, asked.largest, seed=ctx.seed, chinese_share=asked.chinese_share)
+            how: dict[str, Any] = {"seed": ctx.seed, "chinese_share": asked.chinese_share, "working": asked.working}
+            made = arithmetic(asked.operations, asked.smallest, asked.largest, **how)
             found = list(islice(made, asked.count))
         else:
             assert options.path is not None
