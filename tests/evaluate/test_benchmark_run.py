@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -129,7 +130,10 @@ def test_an_evaluation_and_its_second_run(make_model: Make, tasks: dict[str, Tas
     monkeypatch.setattr(LocalAnswerer, "answer", lambda *a: pytest.fail("asked twice"))
     assert evaluate(subject, tasks, folder, how) == first
     assert asked == [1]
-    assert journal.read_bytes() == whole
+    for again, row in zip(journal.read_bytes().splitlines(), whole.splitlines(), strict=True):
+        now, before = json.loads(again), json.loads(row)
+        # fp32 sums depend, in their last bits and on some processors, on how many rows are multiplied together: here one was asked alone.
+        assert now["key"] == before["key"] and np.ravel(now["value"]) == pytest.approx(np.ravel(before["value"]), rel=1e-6)
 
 
 def test_a_context_too_short_is_said(make_model: Make, tasks: dict[str, Task], tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ def test_by_hand() -> None:
     assert batch.targets.tolist() == [[X, 3, X, 5, X, X, X, X], [7, X, 9, X, X, X, X, X]]
     assert batch.documents.tolist() == [[1, 1, 1, 2, 2, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0]]
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 0, 0, 0], [0, 1, 2, 3, 0, 0, 0, 0]]
-    assert [b.ids.tolist() for b in batch.split(1)] == [[r] for r in batch.ids.tolist()]
 
 
 def test_long_rows_are_cut_so_that_every_token_is_predicted_once() -> None:

@@ -95,7 +95,8 @@ def words(model: LanguageModel, ids: list[int]) -> list[dict[str, Any]]:
     for i in ids:
         text = tokenizer.decode([i], skip_special=False)
         part = "\ufffd" in text
-        found.append({"id": i, "text": _bytes(tokenizer.backend.id_to_token(i) or "") if part else text, "special": i in special, "part": part})
+        shown = _bytes(tokenizer.backend.id_to_token(i) or "") if part else text
+        found.append({"id": i, "text": shown, "special": i in special, "part": part})
     return found
 
 
