@@ -133,9 +133,12 @@ function refresh() { busy(); run(); }
 
 async function about() {
   see.asked++; // what was asked of the model before is of no use any more
+  const chosen = $("model").value;
   busy();
   try {
-    see.about = await ask("/api/look/about", { model: $("model").value });
+    const found = await ask("/api/look/about", { model: chosen });
+    if ($("model").value !== chosen) return; // another has been chosen meanwhile, and answers for itself
+    see.about = found;
     const a = see.about, kinds = { decoder: T("decoder", "解码器"), encoder: T("encoder", "编码器"), "encoder-decoder": T("encoder and decoder", "编码器与解码器") };
     $("about").textContent = `${a.family} · ${kinds[a.kind]} · ${T(`${a.layers} layers, ${a.heads} ${a.heads === 1 ? "head" : "heads"}, width ${a.width}`, `${a.layers} 层，${a.heads} 头，宽 ${a.width}`)} · ${(a.parameters / 1e6).toFixed(1)} M`;
     $("targetbox").hidden = a.kind !== "encoder-decoder";
