@@ -275,6 +275,7 @@ def test_texts_that_are_scored_hold_up_nobody(alive: Any, make_model: Callable[.
     body = {"model": "tiny", "prompt": [ids[i:] for i in range(12)], "max_tokens": 1, "echo": True, "logprobs": 1}
     pieces, done = 0, threading.Event()
     answers: list[httpx.Response] = []
+    refused: httpx.Response | None = None
 
     def score() -> None:
         answers.append(httpx.post(f"{server.url}/completions", json=body, timeout=60))
@@ -295,11 +296,11 @@ def test_texts_that_are_scored_hold_up_nobody(alive: Any, make_model: Callable[.
             pieces += line.startswith("data: {") and not done.is_set()
             if done.is_set():
                 break
-            if pieces == 5:
+            if refused is None and server.backend.thread.load == 2:  # the scorer's request has come
                 refused = another.post(f"{server.url}/embeddings", json={"model": "tiny", "input": "x"})
     scorer.join(timeout=60)
     assert pieces > 12 * (len(ids) - 12) / 32 / 2, "about a step for each slice"
-    assert refused.status_code == 429  # two requests are all that may wait or run here
+    assert refused is not None and refused.status_code == 429  # two requests are all that may wait or run here
     found = answers[0].json()["choices"]
     assert len(found) == 12 and found[3]["logprobs"]["token_logprobs"][1:-1] == pytest.approx(
         [float(v) for v in own_logprobs(model, ids[3:])], abs=1e-3
