@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from norma.lm import LanguageModel
     from norma.text.tokenizer import Tokenizer
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers of several rooms can be imported by their tests
 
 CORPUS = [
     "What does `json.dumps` do? It writes an object as JSON text.",

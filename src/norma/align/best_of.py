@@ -25,7 +25,7 @@ from norma.align.rows import choose
 from norma.base.errors import NormaError
 from norma.base.files import read_jsonl, write_jsonl
 from norma.base.ranks import ALONE, Ranks
-from norma.generate import Completion, Sampling
+from norma.generate import Completion, Sampling, writer
 from norma.lm import LanguageModel
 from norma.nn import Transformer
 from norma.spec import Item, Message, Spec
@@ -187,6 +187,7 @@ class BestOf:
     def _sample(self, number: int) -> Iterator[dict[str, Any]]:
         items = choose(self.items, self.count, int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
         sampling = Sampling(self.sampling.max_new_tokens, self.sampling.temperature, seed=(self.seed << 20) + number)
+        writer(self.model).publish(self.model, f"round {number}")
         for item, answers in zip(items, sample(self.model, items, [i.messages for i in items], sampling, each=self.n), strict=True):
             scores = self.scorer.scores(item, answers)
             # An answer that was cut off has no end to learn: it is not among those to choose from.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from norma.generate import Completion, Sampling, generate
+from norma.generate import Completion, Sampling, writer
 from norma.lm import LanguageModel
 from norma.spec import Item, Message, Reward, Role, Spec, Verdict
 from norma.text.chat import prompt_ids
@@ -23,11 +23,15 @@ class Marked:
 
 
 def sample(
-    model: LanguageModel, items: Sequence[Item], prompts: Sequence[Sequence[Message]], sampling: Sampling, *, each: int = 1
+    model: LanguageModel, items: Sequence[Item], prompts: Sequence[Sequence[Message]], sampling: Sampling, *, each: int = 1, first: int = 0
 ) -> list[list[Completion]]:
-    """``each`` answers to every prompt, in the order of the items."""
+    """``each`` answers to every prompt, in the order of the items, by the model's own engine.
+
+    ``first``: place of the first item among those that several ranks answer together; its random numbers depend on it.
+    """
     ids = [prompt_ids(model.tokenizer, p) for p in prompts]
-    flat = generate(model, [p for p in ids for _ in range(each)], sampling)
+    rows = range(first * each, (first + len(items)) * each)
+    flat = writer(model).generate(model, [p for p in ids for _ in range(each)], sampling, rows=rows)
     return [flat[i * each : (i + 1) * each] for i in range(len(items))]
 
 

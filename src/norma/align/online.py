@@ -20,7 +20,7 @@ from norma.align.comparison import Comparison, Numbers, Settings, answer_sums
 from norma.align.marks import mark, rewards, sample
 from norma.align.preference_options import METHODS, OnlineOptions
 from norma.base.ranks import ALONE, Ranks
-from norma.generate import Completion, Sampling
+from norma.generate import Completion, Sampling, writer
 from norma.lm import LanguageModel
 from norma.lm.adapter import reference
 from norma.nn import Transformer
@@ -88,6 +88,7 @@ class OnlinePreference:
         count = min(options.questions, len(self.items))
         items = [self.items[i] for i in random.choice(len(self.items), count, replace=False).tolist()]
         sampling = Sampling(options.max_new_tokens, options.temperature, seed=(self.seed << 20) + step)
+        writer(self.model).publish(self.model, f"step {step}")
         answers = sample(self.model, items, [i.messages for i in items], sampling, each=options.answers)
         rows: list[Row] = []
         values: list[float] = []

@@ -26,6 +26,7 @@ from norma.align.sampling import draw
 from norma.base.errors import NormaError
 from norma.base.random import keyed
 from norma.base.ranks import ALONE, Ranks, total
+from norma.generate import writer
 from norma.lm import LanguageModel
 from norma.nn import Transformer
 from norma.nn.lora import lora_layers, switched_off
@@ -114,6 +115,7 @@ class NormPolicy:
 
     def _make(self, number: int) -> Rollout:
         collect_learner(self.learner, self.model.transformer, self.critic, self.ranks)
+        writer(self.model).publish(self.model, f"rollout {number}", self.ranks)
         multipliers: Mapping[str, float] = self.state.get("multipliers", dict.fromkeys(self.reward.budgets, 0.0))
         drawn = draw(self.model, self.items, self.reward, self.options, number, multipliers, seed=self.seed, ranks=self.ranks)
         judged, written = drawn

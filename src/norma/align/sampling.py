@@ -1,9 +1,9 @@
 """What the policy writes for a rollout, judged: a pure function of the weights, the seed and the rollout's number.
 
-    questions of rollout r ─→ sheets of a few questions, each with random numbers of its own ─→ answers ─→ rewards
+    questions of rollout r ─→ each rank's share ─→ answers, random numbers by their places in the whole ─→ rewards
                          └─ groups without signal are replaced by further questions, a few times (dynamic sampling, DAPO)
 
-A sheet is written by one rank; which one changes nothing.
+All answers of a share are written together: a row that has finished takes the next question. Which rank writes one changes nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from norma.generate import Sampling
 from norma.lm import LanguageModel
 from norma.objectives.advantages import flat
 from norma.spec import Item
-
-SHEET = 32  # answers that are written together, at least one question's
 
 
 def draw(
@@ -63,13 +61,10 @@ def _write(
     ranks: Ranks,
 ) -> list[Judged]:
     """Answers to ``items`` and their rewards, in the order of the items."""
-    size = max(1, SHEET // options.group)
-    sheets = [items[i : i + size] for i in range(0, len(items), size)]
-    own: dict[int, list[Judged]] = {}
-    for number in range(ranks.reader, len(sheets), ranks.readers):
-        chance = np.random.SeedSequence((seed, *place, number)).generate_state(1)[0]
-        sampling = Sampling(options.max_new_tokens, options.temperature, seed=int(chance))
-        answers = sample(model, sheets[number], [i.messages for i in sheets[number]], sampling, each=options.group)
-        own[number] = reward.judge(list(zip(sheets[number], answers, strict=True)), multipliers)
-    made = {number: judged for part in ranks.gather_readers(own) for number, judged in part.items()}
-    return [judged for number in sorted(made) for judged in made[number]]
+    share = ranks.share(len(items))
+    own, judged = items[share], list[Judged]()
+    sampling = Sampling(options.max_new_tokens, options.temperature, seed=int(np.random.SeedSequence((seed, *place)).generate_state(1)[0]))
+    if own:
+        answers = sample(model, own, [i.messages for i in own], sampling, each=options.group, first=share.start)
+        judged = reward.judge(list(zip(own, answers, strict=True)), multipliers)
+    return [group for part in ranks.gather_readers(judged) for group in part]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from norma.generate.beam import beam_search
-from norma.generate.engine import LocalEngine, Rollouts, generate
+from norma.generate.engine import LocalEngine, Rollouts, generate, writer
 from norma.generate.remote import EndpointEngine
 from norma.generate.sampling import Completion, Sampling
 from norma.lm import LanguageModel
 
-__all__ = ["Completion", "EndpointEngine", "LocalEngine", "Rollouts", "Sampling", "beam_search", "generate", "load"]
+__all__ = ["Completion", "EndpointEngine", "LocalEngine", "Rollouts", "Sampling", "beam_search", "generate", "load", "writer"]
 
 
 def load(folder: str | Path) -> LanguageModel:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from norma.base.platform import working_dtype
+from norma.base.ranks import ALONE, Ranks
 from norma.generate.reading import Reader, check_prompts
 from norma.generate.sampling import Completion, Sampling
 from norma.generate.slots import Drawn, Slots
@@ -26,6 +27,7 @@ REFILL = 1 / 8  # of the rows are free before prompts are read again: reading a 
 THIN = 1 / 4  # of the rows are free, and no prompt waits, before they are given up: moving the cache costs time too
 
 
+@runtime_checkable
 class Rollouts(Protocol):
     """What answers prompts for a trainer: this process (:class:`LocalEngine`), or a server (``norma.generate.remote``)."""
 
@@ -34,8 +36,16 @@ class Rollouts(Protocol):
     ) -> list[Completion]:
         """As :func:`generate`."""
 
-    def publish(self, model: LanguageModel, version: str) -> None:
-        """The weights have changed; from now on answers are theirs. ``version`` names them (a step's number), for the journal."""
+    def publish(self, model: LanguageModel, version: str, ranks: Ranks = ALONE) -> None:
+        """The weights have changed; from now on answers are theirs. ``version`` names them (a step's number), for the journal.
+
+        All ranks call it; the first one sends the weights.
+        """
+
+
+def writer(model: LanguageModel) -> Rollouts:
+    """Who answers for this model: its own engine, or where it has none, this process."""
+    return model.engine if isinstance(model.engine, Rollouts) else LocalEngine()
 
 
 @torch.no_grad()
@@ -144,7 +154,7 @@ class LocalEngine:
     ) -> list[Completion]:
         return generate(model, prompts, sampling, rows=rows)
 
-    def publish(self, model: LanguageModel, version: str) -> None:
+    def publish(self, model: LanguageModel, version: str, ranks: Ranks = ALONE) -> None:
         pass
 
     def complete(self, model: LanguageModel, prompts: list[list[int]], **sampling: Any) -> list[str]:

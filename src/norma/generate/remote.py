@@ -29,6 +29,7 @@ from norma.base.endpoints import LONGEST_WAIT, base_url, is_local, key_from, ret
 from norma.base.errors import NormaError
 from norma.base.files import disk_errors, to_json
 from norma.base.hashing import digest
+from norma.base.ranks import ALONE, Ranks
 from norma.generate.engine import finish
 from norma.generate.reading import check_prompts
 from norma.generate.sampling import Completion, Sampling
@@ -67,15 +68,17 @@ class EndpointEngine:
         self._key = key_from(key_env)
         self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=min(10.0, timeout)), trust_env=not is_local(self.url))
 
-    def publish(self, model: LanguageModel, version: str) -> None:
+    def publish(self, model: LanguageModel, version: str, ranks: Ranks = ALONE) -> None:
         """Write the weights, and have the server load them. Answers journaled under another version are not found again."""
         self.version = version
         if self.weights is None:
             return
-        model.save(self.weights)
-        root = self.url.removesuffix("/v1")
-        self._post(f"{root}/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(self.weights.resolve())}})
-        self._post(f"{root}/reset_prefix_cache", {})
+        if ranks.first:
+            model.save(self.weights)
+            root = self.url.removesuffix("/v1")
+            self._post(f"{root}/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(self.weights.resolve())}})
+            self._post(f"{root}/reset_prefix_cache", {})
+        ranks.wait()
 
     def generate(
         self, model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling, *, rows: Sequence[int] | None = None

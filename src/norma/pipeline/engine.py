@@ -238,6 +238,7 @@ def _work(
     context = _context(loaded, node, spec, folder, Logged(watcher, work / "log.txt"), together)
     with disk_errors(work):
         summary = finite(node.stage.run(context) or {})
+        shutil.rmtree(context.scratch, ignore_errors=True)
     after = identity(loaded, node, spec, now.inputs)
     if after.digest != now.digest:
         what = f"what stage '{node.name}' reads changed while it ran ({'; '.join(changes(now.row(), after))})"

@@ -76,6 +76,9 @@ class StageOptions(BaseModel):
 O = TypeVar("O", bound=StageOptions)  # noqa: E741  the options of a kind; the letter stands alone in signatures
 
 
+SCRATCH = "scratch"
+
+
 @dataclass(frozen=True)
 class Context(Generic[O]):
     """All that a stage may look at while it runs."""
@@ -96,6 +99,11 @@ class Context(Generic[O]):
         """The folder or path that an ``InputRef`` points to: ``corpus/qa`` -> ``<run>/corpus/qa``."""
         name, _, rest = reference.partition("/")
         return self.inputs[name] / rest if rest else self.inputs[name]
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for what is needed only while the stage runs: it is dropped before the artefact is sealed."""
+        return self.folder / SCRATCH
 
     def outside(self, path: str | Path) -> Path:
         """A path written in the recipe, made absolute."""

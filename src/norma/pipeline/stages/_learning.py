@@ -61,6 +61,28 @@ class AdaptOptions(BaseModel):
     )
 
 
+class RolloutServer(BaseModel):
+    """A server that writes a stage's answers: vLLM, or one that speaks its dialect."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    url: str = Field(description="Its address, such as http://127.0.0.1:8000/v1.")
+    model: str = Field(description="The name under which it serves the model.")
+    weights: str | None = Field(
+        None,
+        description="A folder that the server sees under the same name: the weights are put there, and the server loads them. Left out, a"
+        " folder of the stage's own, which is dropped at its end.",
+    )
+    key_env: str | None = Field(None, description="Environment variable that holds the server's key.")
+    timeout: float = Field(600.0, gt=0, description="Seconds that an answer may take.")
+
+
+class AnswerOptions(BaseModel):
+    """For stages that learn from what the model itself answers."""
+
+    rollouts: RolloutServer | None = Field(None, description="A vLLM server that writes the answers; left out, this process writes them.")
+
+
 def prepare(ctx: Context[Any]) -> torch.dtype:
     """Set threads, kernels and determinism as the plan froze them; returns the type of activations (bf16 where the CPU has it)."""
     import torch
@@ -107,6 +129,23 @@ def open_model(ctx: Context[Any], reference: str) -> LanguageModel:
     model = LanguageModel.load(path, matrices=torch.float32 if lora is None else getattr(torch, lora.base))
     model.transformer.to(working_device())
     model.engine = LocalEngine()
+    return model
+
+
+def answering(ctx: Context[Any], model: LanguageModel, version: str = "before") -> LanguageModel:
+    """``model`` with the stage's ``rollouts:`` server as its engine, which then has the weights of now, known as ``version``."""
+    from norma.generate import EndpointEngine
+
+    server: RolloutServer | None = ctx.options.rollouts
+    if server is None:
+        return model
+    weights = ctx.scratch / "weights" if server.weights is None else ctx.outside(server.weights)
+    journal = ctx.folder / f"rollouts-{ctx.ranks.rank}.jsonl"
+    how: dict[str, Any] = {"weights": weights, "journal": journal, "key_env": server.key_env, "timeout": server.timeout}
+    engine = EndpointEngine(server.url, model=server.model, **how)
+    model.engine = engine
+    engine.publish(model, version, ctx.ranks)
+    ctx.progress.say(f"answers come from {engine.url} ('{server.model}'), which reads the weights from {weights}")
     return model
 
 

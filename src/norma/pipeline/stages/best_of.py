@@ -9,14 +9,14 @@ from pydantic import Field
 from norma.base.files import read_jsonl, write_json
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._fitting import fit
-from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model
+from norma.pipeline.stages._learning import AdaptOptions, AnswerOptions, adapted, answering, open_model, prepare, save_model
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
     from norma.align.best_of import Scorer
 
 
-class BestOfOptions(AdaptOptions, StageOptions):
+class BestOfOptions(AnswerOptions, AdaptOptions, StageOptions):
     """Options of a ``best-of`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model is sampled and trained.")
@@ -52,7 +52,7 @@ class BestOfStage(Stage[BestOfOptions]):
 
         options = ctx.options
         dtype = prepare(ctx)
-        model = adapted(ctx, open_model(ctx, options.from_))
+        model = answering(ctx, adapted(ctx, open_model(ctx, options.from_)))
         training = BestOf(
             model,
             _scorer(ctx),

@@ -15,7 +15,7 @@ from norma.base.errors import NormaError
 from norma.base.files import read_jsonl, write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._fitting import fit
-from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model
+from norma.pipeline.stages._learning import AdaptOptions, AnswerOptions, adapted, answering, open_model, prepare, save_model
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class CompareOptions(BaseModel):
     least: float = Field(0.0, ge=0, lt=0.5, description="How far from a half P(better) must be for a pair; the two orders are averaged.")
 
 
-class ConstitutionOptions(AdaptOptions, StageOptions):
+class ConstitutionOptions(AnswerOptions, AdaptOptions, StageOptions):
     """Options of a ``constitution`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model answers, and is trained.")
@@ -109,7 +109,7 @@ class ConstitutionStage(Stage[ConstitutionOptions]):
         options, dtype = ctx.options, prepare(ctx)
         summary: dict[str, Any] = {"model": True}
         if not ctx.ranks.tell((ctx.folder / "norma.json").exists()):  # written last: else an earlier run was killed while it compared
-            model = adapted(ctx, open_model(ctx, options.from_))
+            model = answering(ctx, adapted(ctx, open_model(ctx, options.from_)))
             if options.revise.count:
                 _learn(ctx, model, dtype)
             if ctx.ranks.first:
@@ -120,7 +120,7 @@ class ConstitutionStage(Stage[ConstitutionOptions]):
             summary |= _revision_counts(ctx)
         if options.compare.count:
             if not (ctx.folder / "comparisons.jsonl").exists():
-                write_jsonl(ctx.folder / "comparisons.jsonl", _compare(ctx, load(ctx.folder), dtype))
+                write_jsonl(ctx.folder / "comparisons.jsonl", _compare(ctx, answering(ctx, load(ctx.folder), "after"), dtype))
             summary |= _pairs(ctx)
         return summary
 

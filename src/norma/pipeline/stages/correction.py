@@ -15,7 +15,7 @@ from norma.align.preference_options import METHODS, Method, PairOptions
 from norma.base.errors import NormaError
 from norma.base.files import write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
-from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model
+from norma.pipeline.stages._learning import AdaptOptions, AnswerOptions, adapted, answering, open_model, prepare, save_model
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PAIRS, MARKS, DOMINANCE = "pairs.train.jsonl", "marks.train.jsonl", "dominance.train.jsonl"
 
 
-class CorrectionOptions(AdaptOptions, StageOptions):
+class CorrectionOptions(AnswerOptions, AdaptOptions, StageOptions):
     """Options of a ``correction`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model is sampled and trained.")
@@ -68,7 +68,7 @@ class Correction(Stage[CorrectionOptions]):
 
         options = ctx.options
         dtype = prepare(ctx)
-        model = adapted(ctx, open_model(ctx, options.from_))
+        model = answering(ctx, adapted(ctx, open_model(ctx, options.from_)))
         if ctx.ranks.first and not (ctx.folder / PAIRS).exists():
             _collect(ctx, model)
         ctx.ranks.wait()  # of several processes the first samples and marks; all learn what it has written

@@ -10,7 +10,7 @@ from norma.base.files import read_jsonl, write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._gap import GapOptions, measure_gap
-from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model
+from norma.pipeline.stages._learning import AdaptOptions, AnswerOptions, adapted, answering, open_model, prepare, save_model
 from norma.spec.shown import Shown
 from norma.train.options import TrainOptions
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from norma.lm import LanguageModel
 
 
-class DistilOptions(AdaptOptions, StageOptions):
+class DistilOptions(AnswerOptions, AdaptOptions, StageOptions):
     """Options of a ``distil`` stage."""
 
     from_: InputRef = Field(
@@ -58,7 +58,7 @@ class Distil(Stage[DistilOptions]):
 
         options = ctx.options
         dtype = prepare(ctx)
-        model = adapted(ctx, open_model(ctx, options.from_))
+        model = answering(ctx, adapted(ctx, open_model(ctx, options.from_)))
         if ctx.ranks.first and not (ctx.folder / "answers.jsonl").exists():
             _teach(ctx, model)
         rows = ctx.ranks.tell(read_jsonl(ctx.folder / "answers.jsonl") if ctx.ranks.first else [])

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from norma.align.preference_options import METHODS, Method, OnlineOptions, PairOptions
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._fitting import fit
-from norma.pipeline.stages._learning import AdaptOptions, adapted, open_model, prepare, save_model, show_answers
+from norma.pipeline.stages._learning import AdaptOptions, AnswerOptions, adapted, answering, open_model, prepare, save_model, show_answers
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from norma.lm import LanguageModel
 
 
-class PreferenceOptions(AdaptOptions, StageOptions):
+class PreferenceOptions(AnswerOptions, AdaptOptions, StageOptions):
     """Options of a ``preference`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model is trained, and to which the leash leads.")
@@ -58,6 +58,8 @@ class PreferenceOptions(AdaptOptions, StageOptions):
             raise ValueError("online, say how many steps")
         if self.reward_model is not None and self.questions is None:
             raise ValueError("reward_model judges answers to questions: give questions")
+        if self.rollouts is not None and self.questions is None:
+            raise ValueError("rollouts writes answers to questions: give questions")
         return self
 
 
@@ -212,7 +214,7 @@ def _online(ctx: Context[PreferenceOptions], model: LanguageModel, settings: Set
     from norma.align.online import OnlinePreference, by_model, by_spec
     from norma.align.rows import read_items
 
-    options = ctx.options
+    options, model = ctx.options, answering(ctx, model)
     judge = by_spec(ctx.need_spec()) if options.reward_model is None else by_model(_reward_model(ctx, options.reward_model))
     items = read_items(ctx.path(options.questions or ""))
     online, before = options.online, model.copy() if options.lora is None else None

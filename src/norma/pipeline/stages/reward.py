@@ -13,7 +13,18 @@ from norma.base.errors import NormaError
 from norma.base.files import read_jsonl
 from norma.base.ranks import Ranks
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
-from norma.pipeline.stages._learning import AdaptOptions, Source, adapted, load_rows, open_model, prepare, save_model, show_answers
+from norma.pipeline.stages._learning import (
+    AdaptOptions,
+    AnswerOptions,
+    Source,
+    adapted,
+    answering,
+    load_rows,
+    open_model,
+    prepare,
+    save_model,
+    show_answers,
+)
 from norma.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -41,7 +52,7 @@ class PretrainingMix(BaseModel):
     sequence: int = Field(256, ge=16, description="Tokens of a packed sequence.")
 
 
-class RewardOptions(AdaptOptions, StageOptions):
+class RewardOptions(AnswerOptions, AdaptOptions, StageOptions):
     """Options of a ``reward`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model is trained, and to which the leash leads.")
@@ -69,7 +80,7 @@ class RewardOptions(AdaptOptions, StageOptions):
 class Reward(Stage[RewardOptions]):
     """Policy-gradient training: REINFORCE, RLOO, PPO, GRPO and its kin."""
 
-    kind, version, parallel, Options = "reward", 2, True, RewardOptions
+    kind, version, parallel, Options = "reward", 3, True, RewardOptions
     uses_spec = True
 
     def spec_use(self, options: RewardOptions) -> bool | tuple[str, ...]:
@@ -86,7 +97,7 @@ class Reward(Stage[RewardOptions]):
         options, state = ctx.options, dict[str, Any]()
         ranks = ctx.ranks.grouped(options.train.tensor_parallel)
         dtype = prepare(ctx)
-        model = adapted(ctx, open_model(ctx, options.from_))
+        model = answering(ctx, adapted(ctx, open_model(ctx, options.from_)))
         reference = model.copy() if options.lora is None else None
         items = _answerable(ctx, model, read_items(ctx.path(options.questions)))
         reward = _reward(ctx, model, items)

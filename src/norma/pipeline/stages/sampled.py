@@ -14,7 +14,7 @@ from pydantic import Field
 from norma.base.errors import NormaError
 from norma.base.files import write_jsonl
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
-from norma.pipeline.stages._learning import open_model, prepare
+from norma.pipeline.stages._learning import AnswerOptions, answering, open_model, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from norma.spec import Item
 
 
-class SampledOptions(StageOptions):
+class SampledOptions(AnswerOptions, StageOptions):
     """Options of a ``sampled`` stage."""
 
     from_: InputRef = Field(alias="from", description="The stage whose model answers.")
@@ -52,7 +52,7 @@ class Sampled(Stage[SampledOptions]):
         options = ctx.options
         prepare(ctx)
         items = choose(read_items(ctx.path(options.questions)), options.count, ctx.seed)
-        model = open_model(ctx, options.from_)
+        model = answering(ctx, open_model(ctx, options.from_))
         sampling = Sampling(options.max_new_tokens, options.temperature, seed=ctx.seed)
         made = sample(model, items, [i.messages for i in items], sampling, each=options.answers)
         # One that was cut off would be trained to end where it does not.
