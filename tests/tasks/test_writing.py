@@ -50,6 +50,10 @@ def test_what_models_read(tiny_tokenizer: Tokenizer, make_model: Callable[..., L
     config = preset("transformer", vocab_size=len(tiny_tokenizer), width=24, layers=1, head_size=8, max_positions=64)
     two = LanguageModel(Transformer(config).initialise(torch.Generator().manual_seed(0)).eval(), tiny_tokenizer)
     assert prompt(two, "It writes.") == [*tiny_tokenizer.encode("It writes."), tiny_tokenizer.eos_id]
+    asked = prompt(two, "It writes.", chat=True)
+    assert tiny_tokenizer.decode(asked, skip_special=False) == "<|bos|><|user|>It writes.<|end|><|assistant|>"
+    assert len(prompt(two, "It writes. " * 40, 60, chat=True)) <= 64, "what the decoder will write takes no room from the encoder"
+    assert len(prompt(two, "It writes. " * 40, 60, chat=True)) > 60
     decoder = make_model()
     assert tiny_tokenizer.decode(prompt(decoder, "It writes."), skip_special=False) == "<|bos|><|user|>It writes.<|end|><|assistant|>"
     assert (

@@ -26,27 +26,38 @@ Tokenize = Literal["13a", "zh", "char", "none"]
 
 @torch.no_grad()
 def write(
-    model: LanguageModel, sources: Sequence[str], *, beams: int = 5, max_new_tokens: int = 128, length_penalty: float = 1.0, batch: int = 32
+    model: LanguageModel,
+    sources: Sequence[str],
+    *,
+    beams: int = 5,
+    max_new_tokens: int = 128,
+    length_penalty: float = 1.0,
+    batch: int = 32,
+    chat: bool = False,
 ) -> list[str]:
-    """The best text that beam search finds for each source."""
-    prompts = [prompt(model, source, max_new_tokens) for source in sources]
+    """The best text that beam search finds for each source; ``chat`` as in :func:`prompt`."""
+    prompts = [prompt(model, source, max_new_tokens, chat=chat) for source in sources]
     how: dict[str, Any] = {"beams": beams, "max_new_tokens": max_new_tokens, "length_penalty": length_penalty, "batch": batch}
     return [found[0].text.strip() for found in beam_search(model, prompts, **how)]
 
 
-def prompt(model: LanguageModel, source: str, new: int = 1) -> list[int]:
-    """What the model reads: as it was trained by ``given`` (two stacks) and by an sft stage (a decoder: the question of a chat).
+def prompt(model: LanguageModel, source: str, new: int = 1, *, chat: bool = False) -> list[int]:
+    """What the model reads: the bare source and its end (two stacks, as ``given`` trains them), or the question of a chat (a decoder).
 
     A source that leaves no room for ``new`` tokens is cut at its end. Raises NormaError for an encoder.
+
+    Args:
+        chat: two stacks read the question of a chat as well, as an sft stage trains them.
     """
     tokenizer, most = model.tokenizer, model.config.max_positions
-    if model.config.kind == "encoder-decoder":
+    two_stacks = model.config.kind == "encoder-decoder"
+    if two_stacks and not chat:
         tail = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
         return tokenizer.encode(source)[: most - len(tail)] + tail
     if model.config.kind == "encoder":
         raise NormaError(f"{model.config.family} is an encoder: it writes no texts", mend="Choose a decoder or an encoder-decoder")
     made = prompt_ids(tokenizer, [{"role": "user", "content": source}])
-    ids, room = tokenizer.encode(source), max(most // 2, most - new)
+    ids, room = tokenizer.encode(source), most if two_stacks else max(most // 2, most - new)
     while len(made) > room and ids:
         ids = ids[: -(len(made) - room)]
         made = prompt_ids(tokenizer, [{"role": "user", "content": tokenizer.decode(ids)}])

@@ -28,6 +28,7 @@ class TaskScoreOptions(StageOptions):
     length_penalty: float = Field(1.0, description="Scores are divided by tokens to this power: above 0 longer answers gain.")
     max_new_tokens: int = Field(128, ge=1, description="Longest text in tokens.")
     most: int | None = Field(None, ge=1, description="Only the first so many rows.")
+    chat: bool = Field(False, description="An encoder-decoder reads the source as the question of a chat, as an sft stage trains it.")
 
 
 class TaskScore(Stage[TaskScoreOptions]):
@@ -67,7 +68,8 @@ def _written(ctx: Context[TaskScoreOptions], rows: list[dict[str, Any]]) -> list
     options = ctx.options
     prepare(ctx)
     model = open_model(ctx, options.model)
-    how: dict[str, Any] = {"beams": options.beams, "max_new_tokens": options.max_new_tokens, "length_penalty": options.length_penalty}
+    names = ("beams", "max_new_tokens", "length_penalty", "chat")
+    how: dict[str, Any] = {name: getattr(options, name) for name in names}
     said: list[str] = []
     for start in range(0, len(rows), PART):
         path = ctx.folder / "written" / f"{start:06}.json"
