@@ -9,6 +9,7 @@ import pytest
 
 import norma
 from norma.base.errors import NormaError
+from norma.pipeline.recipe import load_recipe
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "pretrain.yaml"
 
@@ -43,6 +44,18 @@ def test_the_dial_fills_what_is_left_open(texts: Path, tmp_path: Path) -> None:
     samples = [json.loads(line) for line in (out / "pretrain" / "samples.jsonl").read_text().splitlines()]
     assert [row["step"] for row in samples] == [3, 7]
     assert all("→" in row["text"] for row in samples)
+
+
+def test_the_resolved_copy_leaves_open_what_the_recipe_left_open(texts: Path, tmp_path: Path) -> None:
+    """Written out, a default would be taken for given: another rate, or two dials."""
+    copy = load_recipe(str(run(texts, tmp_path / "run", "pretrain.train.warmup=3") / "recipe.yaml"))
+    original = load_recipe(str(RECIPE), scale="ci", overrides={"pretrain.train.warmup": 3})
+    (same, once) = (loaded.nodes["pretrain"].options for loaded in (copy, original))
+    assert same.resolved() == once.resolved()
+    assert same.train.model_fields_set >= {"warmup"} and not same.train.model_fields_set & {"learning_rate", "matrix_learning_rate"}
+    assert not same.model.model_fields_set & {"width", "layers", "head_size"} and "steps" in same.model_fields_set
+    again = norma.run(str(tmp_path / "run" / "recipe.yaml"))
+    assert not any(stage.made for stage in again.stages.values()), "nothing is stale"
 
 
 @pytest.mark.parametrize(

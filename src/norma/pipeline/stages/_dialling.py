@@ -50,6 +50,10 @@ class ModelOptions(BaseModel):
     settings: dict[str, Setting] = Field(default_factory=dict, description="Other arguments of the preset, such as kv_heads or experts.")
 
 
+RATES = ("learning_rate", "matrix_learning_rate", "warmup")
+SHAPE = ("width", "layers", "head_size")
+
+
 class DialOptions(LengthOptions):
     """What the dial may set. What the recipe gives stays as it is."""
 
@@ -66,10 +70,22 @@ class DialOptions(LengthOptions):
         if self.size is not None and self.budget is not None:
             raise ValueError("size and budget are two ways to turn one dial: give one of them")
         if self.size is not None or self.budget is not None:
-            for name in ("width", "layers", "head_size"):
+            for name in SHAPE:
                 if name in self.model.model_fields_set:
                     raise ValueError(f"{'size' if self.size else 'budget'} sets model.{name}: give one of them")
         return self
+
+    def resolved(self) -> dict[str, Any]:
+        """What stays open until the model is known is left open: written out, a default would be taken for given."""
+        row = super().resolved()
+        turned = self.size is not None or self.budget is not None
+        for part, names in ((self.train, RATES), (self.model, SHAPE if turned else ())):
+            held = row["train" if part is self.train else "model"]
+            for name in set(names) - part.model_fields_set:
+                del held[name]
+        for name in ({"batch", "steps", "epochs", "flops"} if turned else set()) - self.model_fields_set:
+            del row[name]
+        return row
 
     def shards(self) -> list[str]:
         """References to the token shards that are read."""
