@@ -58,6 +58,19 @@ def test_the_resolved_copy_leaves_open_what_the_recipe_left_open(texts: Path, tm
     assert not any(stage.made for stage in again.stages.values()), "nothing is stale"
 
 
+GIVEN = {"pretrain.train.learning_rate": 0.01, "pretrain.train.warmup": 2}
+
+
+@pytest.mark.parametrize(("more", "rate", "warmup"), [({}, 1e-3, 50), (GIVEN, 1e-2, 2)])
+def test_bert_is_trained_at_rates_that_it_bears(texts: Path, tmp_path: Path, more: dict[str, float], rate: float, warmup: int) -> None:
+    shape = {"preset": "bert", "width": 64, "layers": 1, "head_size": 32}
+    bert = {"pretrain.size": None, "pretrain.model": shape, "pretrain.mix": [{"objective": "masked"}], "pretrain.steps": 3}
+    masked = {"tokenizer.objectives": ["masked"], "clean.sources.0.path": str(texts), "clean.steps.exact": None}
+    norma.run(str(RECIPE), scale="ci", overrides=bert | masked | more | {"output": str(tmp_path / "run")})
+    rows = [json.loads(line) for line in (tmp_path / "run" / "pretrain" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["learning_rate"] == pytest.approx(rate / warmup), "a step of the warm-up"
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -70,7 +70,7 @@ class Pretrain(Stage[PretrainOptions]):
         options = ctx.options
         model = new_model(options.model, tokenizer, ctx.seed, ctx.name) if options.from_ is None else open_model(ctx, options.from_)
         config = model.config
-        if config.norm_placement == "post":
+        if config.norm_placement == "post" and config.kind == "encoder":
             options = _calmed(options)
             ctx = replace(ctx, options=options)
         micro = plan_micro(ctx, options, config, options.sequence, dtype)
@@ -104,14 +104,14 @@ class Pretrain(Stage[PretrainOptions]):
         return {"model": True, "parameters": config.parameters(), "steps": steps, "loss": last.get("loss"), **scores}
 
 
-# Where norms stand behind the residual sum (BERT, the first GPT and Transformer), gradients near the output begin large (Xiong et al.,
-# 2002.04745): at the rates of other models they learn the frequencies of words and stay there (measured, docs/pretraining.md).
-POST_NORM = {"learning_rate": 1e-3, "matrix_learning_rate": 3e-3, "warmup": 50}
+# Where norms stand behind the residual sum, gradients near the output begin large (Xiong et al., 2002.04745). BERT at the rates of other
+# models learns the frequencies of words and stays there; the first GPT bears them (both measured, docs/pretraining.md).
+POST_NORM_ENCODER = {"learning_rate": 1e-3, "matrix_learning_rate": 3e-3, "warmup": 50}
 
 
 def _calmed(options: PretrainOptions) -> PretrainOptions:
-    """``options`` with the rates of a post-norm model, where the recipe gives none."""
-    rates = {name: value for name, value in POST_NORM.items() if name not in options.train.model_fields_set}
+    """``options`` with the rates of a post-norm encoder, where the recipe gives none."""
+    rates = {name: value for name, value in POST_NORM_ENCODER.items() if name not in options.train.model_fields_set}
     return options.model_copy(update={"train": options.train.model_copy(update=rates)})
 
 
