@@ -16,6 +16,7 @@ from norma.pipeline.stage import Context, InputRef
 if TYPE_CHECKING:
     import torch
 
+    from norma.base.ranks import Ranks
     from norma.lm import LanguageModel
     from norma.text.packing import Rows
     from norma.text.tokenizer import Tokenizer
@@ -132,8 +133,11 @@ def open_model(ctx: Context[Any], reference: str) -> LanguageModel:
     return model
 
 
-def answering(ctx: Context[Any], model: LanguageModel, version: str = "before") -> LanguageModel:
-    """``model`` with the stage's ``rollouts:`` server as its engine, which then has the weights of now, known as ``version``."""
+def answering(ctx: Context[Any], model: LanguageModel, version: str = "before", ranks: Ranks | None = None) -> LanguageModel:
+    """``model`` with the stage's ``rollouts:`` server as its engine, which then has the weights of now, known as ``version``.
+
+    ``ranks``: those that call this (by default all of the stage's): they wait for each other.
+    """
     from norma.generate import EndpointEngine
 
     server: RolloutServer | None = ctx.options.rollouts
@@ -144,7 +148,7 @@ def answering(ctx: Context[Any], model: LanguageModel, version: str = "before") 
     how: dict[str, Any] = {"weights": weights, "journal": journal, "key_env": server.key_env, "timeout": server.timeout}
     engine = EndpointEngine(server.url, model=server.model, **how)
     model.engine = engine
-    engine.publish(model, version, ctx.ranks)
+    engine.publish(model, version, ctx.ranks if ranks is None else ranks)
     ctx.progress.say(f"answers come from {engine.url} ('{server.model}'), which reads the weights from {weights}")
     return model
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from norma.base.errors import NormaError
 from norma.base.files import read_jsonl, write_jsonl
+from norma.base.ranks import ALONE
 from norma.pipeline.stage import Context, InputRef, Stage, StageOptions
 from norma.pipeline.stages._fitting import fit
 from norma.pipeline.stages._learning import AdaptOptions, AnswerOptions, adapted, answering, open_model, prepare, save_model
@@ -120,7 +121,7 @@ class ConstitutionStage(Stage[ConstitutionOptions]):
             summary |= _revision_counts(ctx)
         if options.compare.count:
             if not (ctx.folder / "comparisons.jsonl").exists():
-                write_jsonl(ctx.folder / "comparisons.jsonl", _compare(ctx, answering(ctx, load(ctx.folder), "after"), dtype))
+                write_jsonl(ctx.folder / "comparisons.jsonl", _compare(ctx, answering(ctx, load(ctx.folder), "after", ALONE), dtype))
             summary |= _pairs(ctx)
         return summary
 
