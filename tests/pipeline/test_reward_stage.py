@@ -13,21 +13,9 @@ import torch
 
 import norma
 from norma.base.errors import NormaError
+from tiny_problems import TINY
 
 ROOT = Path(__file__).parents[2]
-TINY: dict[str, Any] = {
-    "problems": {"kind": "problems", "arithmetic": {"largest": 9}, "examples": 10},
-    "tokenizer": {"kind": "tokenizer", "corpus": "problems", "unit": "characters"},
-    "worked": {
-        "kind": "pretrain",
-        "data": [{"rows": "problems/examples.train.jsonl"}],
-        "model": {"preset": "llama", "width": 32, "layers": 1, "head_size": 16},
-        "validation": "problems/text.validation.jsonl",
-        "sequence": 64,
-        "batch": 4,
-        "steps": 3,
-    },
-}
 
 
 def run(folder: Path, **reward: Any) -> list[dict[str, Any]]:

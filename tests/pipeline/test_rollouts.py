@@ -13,21 +13,9 @@ import norma
 from norma.base.errors import NormaError
 from norma.lm import LanguageModel
 from rollout_server import Server
+from tiny_problems import TINY
 
 ROOT = Path(__file__).parents[2]
-TINY: dict[str, Any] = {
-    "problems": {"kind": "problems", "arithmetic": {"largest": 9}, "examples": 10},
-    "tokenizer": {"kind": "tokenizer", "corpus": "problems", "unit": "characters"},
-    "worked": {
-        "kind": "pretrain",
-        "data": [{"rows": "problems/examples.train.jsonl"}],
-        "model": {"preset": "llama", "width": 32, "layers": 1, "head_size": 16},
-        "validation": "problems/text.validation.jsonl",
-        "sequence": 64,
-        "batch": 4,
-        "steps": 3,
-    },
-}
 ASKS = {"questions": "problems/qa.train.jsonl"}
 SMALL = {"questions": 2, "max_new_tokens": 6}
 STAGES: dict[str, dict[str, Any]] = {
@@ -67,8 +55,8 @@ def test_every_answer_is_the_servers_by_the_weights_of_now(tmp_path: Path, serve
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         assert len(journal) == 4 * 2 * 3 and [r["step"] for r in rows] == list(range(4))
         assert all(0 <= r["mismatch"] < 0.02 for r in rows), "log p on the wire is the trainer's, but for rounding in bf16"
-        trained = LanguageModel.load(folder)
-        assert trained.transformer is not server.model.transformer
+        served, before = (m.transformer.state_dict() for m in (server.model, LanguageModel.load(tmp_path / "run" / "worked")))
+        assert any(not served[key].equal(before[key]) for key in before), "what was sent last had learnt"
 
 
 def test_rollouts_without_questions_are_refused(tmp_path: Path) -> None:

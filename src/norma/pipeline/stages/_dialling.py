@@ -78,18 +78,19 @@ class DialOptions(LengthOptions):
     def resolved(self) -> dict[str, Any]:
         """What stays open until the model is known is left open: written out, a default would be taken for given."""
         row = super().resolved()
-        turned = self.size is not None or self.budget is not None
-        for part, names in ((self.train, RATES), (self.model, SHAPE if turned else ())):
-            held = row["train" if part is self.train else "model"]
-            for name in set(names) - part.model_fields_set:
-                del held[name]
-        for name in ({"batch", "steps", "epochs", "flops"} if turned else set()) - self.model_fields_set:
-            del row[name]
-        return row
+        row["train"] = _without(row["train"], set(RATES) - self.train.model_fields_set)
+        if self.size is None and self.budget is None:
+            return row
+        row["model"] = _without(row["model"], set(SHAPE) - self.model.model_fields_set)
+        return _without(row, {"batch", "steps", "epochs", "flops"} - self.model_fields_set)
 
     def shards(self) -> list[str]:
         """References to the token shards that are read."""
         return []
+
+
+def _without(row: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
 
 
 D = TypeVar("D", bound=DialOptions)
