@@ -50,7 +50,7 @@ def test_every_answer_is_the_servers_by_the_weights_of_now(tmp_path: Path, serve
     folder = run(tmp_path, {**STAGES[name], "rollouts": {"url": server.url, "model": "policy"}})
     sent = [body["kwargs"]["weights_path"] for path, body, _ in server.asked if path == "/collective_rpc"]
     assert len(sent) == SENT[name]
-    assert Path(sent[0]).parent.name == SCRATCH and not (folder / SCRATCH).exists(), "what only the server needed is no part of the artefact"
+    assert Path(sent[0]).parent.name == SCRATCH and not (folder / SCRATCH).exists(), "what only the server needed is dropped"
     journal = [json.loads(line) for line in (folder / "rollouts-0.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(journal) == len(server.questions) > 0
     if name == "grpo":
