@@ -18,7 +18,7 @@ from norma.base.progress import Silent
 from norma.base.ranks import join, leave
 from norma.nn import Transformer, preset
 from norma.text.packing import IGNORE
-from norma.train import train
+from norma.train import optimiser, train
 from norma.train.examples import Examples
 from norma.train.options import TrainOptions
 from norma.train.pretraining import Pretraining
@@ -53,22 +53,11 @@ class Toy:
         return Examples(ids, targets, np.ones_like(ids), positions, causal=causal, source=source, source_documents=read)
 
 
-def orthogonal(matrix: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> torch.Tensor:
-    """Muon's Newton-Schulz iteration in fp32. Torch's runs in bf16, where the last bit of a gradient decides how entries are rounded."""
-    a, b, c = coefficients
-    x = matrix.T if matrix.size(0) > matrix.size(1) else matrix
-    x = x / x.norm().clamp(min=eps)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if matrix.size(0) > matrix.size(1) else x
-
-
 def main(folder: Path, asked: dict[str, object]) -> None:
     torch.set_num_threads(1)
     ranks = join()
-    if asked.get("exact", True):
-        torch.optim._muon._zeropower_via_newtonschulz = orthogonal  # type: ignore[attr-defined]
+    # In bf16 the last bit of a gradient decides how Muon's iteration rounds.
+    optimiser.working_dtype = lambda *_: torch.float32 if asked.get("exact", True) else torch.bfloat16  # type: ignore[attr-defined]
     family = str(asked.get("preset", "llama"))
     shape = {"width": 32, "layers": 2, "head_size": 16, "max_positions": 64}
     more = dict(asked.get("settings", {}))  # type: ignore[call-overload]

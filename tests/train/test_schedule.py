@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from norma.lm import LanguageModel
+from norma.train.muon import Muon
 from norma.train.optimiser import GroupRow, group_rows, make_optimisers, schedule_factor, set_learning_rate
 
 
@@ -38,7 +39,7 @@ def test_every_weight_has_one_owner(kind: str, make_model: Callable[..., Languag
     names = {id(p): n for n, p in model.named_parameters()}
     owned = [names[id(p)] for o in made for g in o.param_groups for p in g["params"]]
     assert sorted(owned) == sorted(names.values())
-    muon = {names[id(p)] for o in made if isinstance(o, torch.optim.Muon) for g in o.param_groups for p in g["params"]}
+    muon = {names[id(p)] for o in made if isinstance(o, Muon) for g in o.param_groups for p in g["params"]}
     matrices = {n for n, p in model.named_parameters() if p.dim() == 2 and ".blocks." in n}
     assert muon == (matrices if kind == "muon" else set())
     decay = {names[id(p)]: g["weight_decay"] for o in made for g in o.param_groups for p in g["params"]}

@@ -1,7 +1,7 @@
 """Which weights are moved by which rule.
 
 Muon (Jordan et al. 2024; Liu et al., 2502.16982) for the matrices inside the blocks, AdamW (1711.05101) for embeddings, head,
-norms and biases. Both are PyTorch's own; AdamW is the fused one.
+norms and biases. AdamW is PyTorch's fused one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from norma.base.platform import working_dtype
+from norma.train.muon import Muon
 from norma.train.options import Schedule
 
 
@@ -32,10 +34,8 @@ def make_optimisers(
     # eps well below the size of gradients of small models; betas as GPT-3 (2005.14165, appendix B).
     made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)]
     if matrices:
-        # The update's root mean square is matched to AdamW's (Liu et al., section 2.2).
-        settings: dict[str, Any] = {"weight_decay": weight_decay, "momentum": 0.95, "adjust_lr_fn": "match_rms_adamw"}
         group: dict[str, Any] = {"params": matrices, "name": "matrices of blocks"}
-        made.append(torch.optim.Muon([group], lr=matrix_learning_rate, **settings))
+        made.append(Muon([group], lr=matrix_learning_rate, weight_decay=weight_decay, dtype=working_dtype(matrices[0].device.type)))
     for optimiser in made:
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]
