@@ -21,7 +21,7 @@ from norma.nn.lora import LoraLinear, LoraOptions
 
 needs_kernel = pytest.mark.skipif(build.refused() is not None, reason=f"no kernels here: {build.refused()}")
 NAMES = get_args(Activation)
-TYPES = [torch.float32, *([torch.bfloat16] if kernels.bf16_on_cpu() else [])]
+TYPES = [torch.float32, *([torch.bfloat16] if kernels.takes_bf16() else [])]
 HALF = 2.0**-8  # the most that rounding to bf16 moves a number, relatively
 
 
@@ -185,7 +185,7 @@ def test_compiles_in_one_piece(gated: bool, dtype: torch.dtype) -> None:
 
 
 @needs_kernel
-@pytest.mark.skipif(not kernels.bf16_on_cpu(), reason="this CPU has no bf16")
+@pytest.mark.skipif(not kernels.takes_bf16(), reason="this CPU has no bf16")
 @pytest.mark.parametrize(("gated", "bias"), [(False, True), (False, False), (True, False), (True, True)])
 def test_in_bf16_the_activation_is_made_again_and_not_kept(gated: bool, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bits as by two operators that keep it, and F numbers a token less."""

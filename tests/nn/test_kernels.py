@@ -18,7 +18,7 @@ from norma.nn.mask import HIDDEN, Seen, additive
 from norma.nn.positions import rotate
 
 needs_kernel = pytest.mark.skipif(build.refused() is not None, reason=f"no kernels here: {build.refused()}")
-needs_bf16 = pytest.mark.skipif(not kernels.bf16_on_cpu(), reason="this CPU has no bf16")
+needs_bf16 = pytest.mark.skipif(not kernels.takes_bf16(), reason="this CPU has no bf16")
 SHAPES = [  # B, H, G, T, S, D
     (2, 2, 2, 37, 37, 32),
     (1, 4, 2, 300, 300, 64),
@@ -113,7 +113,7 @@ def test_a_query_that_sees_nothing() -> None:
 @needs_kernel
 def test_bits_depend_neither_on_the_run_nor_on_threads() -> None:
     assert kernels.state() is None
-    dtype = torch.bfloat16 if kernels.bf16_on_cpu() else torch.float32
+    dtype = torch.bfloat16 if kernels.takes_bf16() else torch.float32
     inputs, grad = tensors((5, 4, 2, 150, 150, 64), dtype)
     bias = torch.randn(1, 4, 150, 150, generator=torch.Generator().manual_seed(1)).to(dtype)
     threads, found = torch.get_num_threads(), []

@@ -15,7 +15,7 @@ from norma.nn.kernels.linear import ROWS, adds, learns
 from norma.nn.layers import Linear, together
 
 needs_kernel = pytest.mark.skipif(
-    build.refused() is not None or not kernels.bf16_on_cpu(), reason=f"no kernel for bf16 here: {build.refused() or 'this CPU has no bf16'}"
+    build.refused() is not None or not kernels.takes_bf16(), reason=f"no kernel for bf16 here: {build.refused() or 'this CPU has no bf16'}"
 )
 
 

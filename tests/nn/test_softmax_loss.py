@@ -18,7 +18,7 @@ from norma.objectives import likelihood
 from norma.objectives.likelihood import cross_entropy, token_logprobs
 
 pytestmark = pytest.mark.skipif(build.refused() is not None, reason=f"no kernels here: {build.refused()}")
-TYPES = [torch.float32, *([torch.bfloat16] if kernels.bf16_on_cpu() else [])]
+TYPES = [torch.float32, *([torch.bfloat16] if kernels.takes_bf16() else [])]
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import torch
 
 from norma.lm import LanguageModel
 from norma.train.muon import Muon

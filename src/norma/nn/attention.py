@@ -100,7 +100,7 @@ def attend(
             return kernels.decode(q_BHTD, k_BGSD, v_BGSD, stretch.begin, stretch.end, stretch.rows, scale)
         if stretch.rows is not None:
             k_BGSD, v_BGSD = k_BGSD[stretch.rows], v_BGSD[stretch.rows]
-    if softcap is None and kernels.fits(q_BHTD, k_BGSD, seen.bias, seen.causal, scale):
+    if softcap is None and kernels.pays(T, S) and kernels.fits(q_BHTD, k_BGSD, seen.bias, seen.causal, scale):
         return kernels.attention(q_BHTD, k_BGSD, v_BGSD, seen.bias, seen.causal, scale)
     if softcap is not None or (q_BHTD.device.type == "cpu" and T * S <= WRITTEN_OUT):
         return written_out(q_BHTD, k_BGSD, v_BGSD, seen, scale, softcap)

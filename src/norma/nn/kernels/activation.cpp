@@ -15,19 +15,13 @@ namespace {
 
 struct Point { Vec value, slope; };  // act(x), act'(x)
 
-// 1 / x, to the last bit or the one before; 0 where it is not wanted.
-inline Vec inverse(Vec x, __mmask16 wanted = 0xffff) {
-  const __m512 about = _mm512_rcp14_ps(x);
-  return _mm512_maskz_mul_ps(wanted, about, _mm512_fnmadd_ps(about, x, _mm512_set1_ps(2.0f)));
-}
-
 // 1 / (1 + 2^x), the logistic function of -x log 2; 0 below 2^-60, so that no product with it is a number that is no longer normal.
-inline Vec logistic(Vec x) { return inverse(Vec(1.0f) + power(x), _mm512_cmp_ps_mask(x, _mm512_set1_ps(60.0f), _CMP_LT_OQ)); }
+inline Vec logistic(Vec x) { return where(compare<_CMP_LT_OQ>(x, Vec(60.0f)), inverse(Vec(1.0f) + power(x)), Vec(0.0f)); }
 
 struct Relu {
   static Point at(Vec x) {
-    const __m512 zero = _mm512_setzero_ps();
-    return {_mm512_max_ps(zero, x), _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, zero, _CMP_NLE_UQ), _mm512_set1_ps(1.0f))};
+    const Vec zero(0.0f);
+    return {greater(zero, x), where(compare<_CMP_NLE_UQ>(x, zero), Vec(1.0f), zero)};
   }
 };
 
@@ -50,11 +44,10 @@ struct GeluTanh {
 // x Phi(x); Phi(-|x|) = erfc(|x| / sqrt 2) / 2 by Abramowitz and Stegun 7.1.26 (within 7.5e-8), whose e^(-x^2 / 2) the slope wants too.
 struct Gelu {
   static Point at(Vec x) {
-    const __m512 zero = _mm512_setzero_ps();
     const Vec e = power(x * x * Vec(-0.5f * LOG2E)), t = inverse(at::vec::fmadd(x.abs(), Vec(0.3275911f * 0.70710678f), Vec(1.0f)));
     Vec sum(0.5f * 1.061405429f);
     for (float c : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) sum = at::vec::fmadd(sum, t, Vec(0.5f * c));
-    const Vec tail = sum * t * e, phi = _mm512_mask_sub_ps(tail, _mm512_cmp_ps_mask(x, zero, _CMP_NLT_UQ), _mm512_set1_ps(1.0f), tail);
+    const Vec tail = sum * t * e, phi = where(compare<_CMP_NLT_UQ>(x, Vec(0.0f)), Vec(1.0f) - tail, tail);
     return {x * phi, at::vec::fmadd(x * Vec(0.3989422804f), e, phi)};
   }
 };

@@ -50,7 +50,7 @@ template <typename T> void product(int64_t M, int64_t N, int64_t K, const std::t
 template <typename T> void store_pairs(float* words, int64_t columns, Vec x, Vec y) {
   if constexpr (ROWS<T> == 1) x.store(words), y.store(words + columns);
   else {
-#ifdef __AVX512BF16__
+#ifdef BF16_IN_HARDWARE
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     _mm512_storeu_si512(words, _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(y, x)));
 #else

@@ -21,28 +21,32 @@ from norma.base.hashing import digest
 from norma.base.platform import compiler, cpu_flags
 
 SWITCH = "NORMA_KERNELS"
-NEEDED = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
-FLAGS = (
-    "-std=c++20 -O3 -shared -fPIC -fopenmp -march=native -mprefer-vector-width=512 -w "
-    "-DCPU_CAPABILITY=AVX512 -DCPU_CAPABILITY_AVX512"
-)
+WIDTHS = {"AVX512": 512, "AVX2": 256}  # bits of a vector, by what torch says of the CPU; ATEN_CPU_CAPABILITY=avx2 takes the narrow ones
+FLAGS = "-std=c++20 -O3 -shared -fPIC -fopenmp -march=native -w"
 
 
 def refused() -> str | None:
     """Why nothing may be built here, in words; None: it may be tried."""
     if os.environ.get(SWITCH, "").strip().lower() in ("off", "0", "no", "false"):
         return f"{SWITCH}=off"
-    if sys.platform != "linux" or not cpu_flags() >= NEEDED:
-        return "written for Linux and AVX-512"
+    if sys.platform != "linux" or torch.backends.cpu.get_cpu_capability() not in WIDTHS:
+        return "written for Linux and AVX2 or AVX-512"
     if compiler() is None:
         return "no C++ compiler"
     return None
 
 
+def flags() -> list[str]:
+    """What the compiler is told, for the vectors that torch itself uses on this CPU."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    chosen = f"-mprefer-vector-width={WIDTHS[capability]} -DCPU_CAPABILITY={capability} -DCPU_CAPABILITY_{capability}"
+    return shlex.split(f"{FLAGS} {chosen}")
+
+
 def library(folder: Path) -> Path:
     """Where the library of the sources in ``folder`` is, or will be."""
     sources = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.[ch]*"))]
-    key = digest([sources, str(torch.__version__), compiler(), FLAGS, sorted(cpu_flags())])
+    key = digest([sources, str(torch.__version__), compiler(), flags(), sorted(cpu_flags())])
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "norma" / f"kernels-{key[:16]}.so"
 
@@ -71,7 +75,7 @@ def _compile(folder: Path, built: Path) -> None:
     with tempfile.TemporaryDirectory(dir=built.parent) as temporary:
         fresh = Path(temporary) / built.name
         command = [
-            str(compiler()), *shlex.split(FLAGS), f"-I{torch_folder / 'include'}", *map(str, sorted(folder.glob("*.cpp"))),
+            str(compiler()), *flags(), f"-I{torch_folder / 'include'}", *map(str, sorted(folder.glob("*.cpp"))),
             "-o", str(fresh), f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-ltorch_cpu", "-lc10",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
