@@ -48,7 +48,7 @@ def _kernels() -> Fact:
     why = build.refused()
     if why is not None:
         return Fact("kernels", why, "PyTorch's operators", "fused attention, norms and activations need a compiler and AVX2 or AVX-512")
-    found = "compiled" if build.library(FOLDER).is_file() else "compiled at first use, 10 to 60 s"
+    found = "compiled" if build.library(FOLDER).is_file() else "compiled at first use, 10 to 90 s"
     return Fact("kernels", found, "attention, norms and activations fused", f"training takes less time; {build.SWITCH}=off does without")
 
 

@@ -13,16 +13,18 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from norma.base.hashing import digest
-from norma.base.platform import compiler, cpu_flags
+from norma.base.platform import compiler, cores, cpu_flags
 
 SWITCH = "NORMA_KERNELS"
 WIDTHS = {"AVX512": 512, "AVX2": 256}  # bits of a vector, by what torch says of the CPU; ATEN_CPU_CAPABILITY=avx2 takes the narrow ones
-FLAGS = "-std=c++20 -O3 -shared -fPIC -fopenmp -march=native -w"
+COMPILERS = 4  # side by side; each takes .7 GB
+FLAGS = "-std=c++20 -O3 -fPIC -fopenmp -march=native -w"
 
 
 def refused() -> str | None:
@@ -67,19 +69,26 @@ def load(folder: Path) -> str | None:
 
 
 def _compile(folder: Path, built: Path) -> None:
-    """A quarter of a minute on an idle core. Raises RuntimeError with the compiler's first complaint."""
+    """Two and a half minutes of processor time on an EPYC with AVX2, files side by side. Raises RuntimeError with the first complaint."""
     print(f"norma: compiling kernels for this CPU, once ({SWITCH}=off does without)", file=sys.stderr, flush=True)
     built.parent.mkdir(parents=True, exist_ok=True)
     torch_folder = Path(torch.__file__).parent
-    libraries = torch_folder / "lib"
-    with tempfile.TemporaryDirectory(dir=built.parent) as temporary:
+    libraries, headers = torch_folder / "lib", torch_folder / "include"
+    with tempfile.TemporaryDirectory(dir=built.parent) as temporary, ThreadPoolExecutor(min(cores(), COMPILERS)) as pool:
         fresh = Path(temporary) / built.name
-        command = [
-            str(compiler()), *flags(), f"-I{torch_folder / 'include'}", *map(str, sorted(folder.glob("*.cpp"))),
-            "-o", str(fresh), f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-ltorch_cpu", "-lc10",
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            complaints = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
-            raise RuntimeError(f"{compiler()} failed: {complaints[0].strip()}")
+
+        def compiled(source: Path) -> str:
+            made = str(Path(temporary) / f"{source.stem}.o")
+            _ask([*flags(), f"-I{headers}", "-c", str(source), "-o", made])
+            return made
+
+        objects = list(pool.map(compiled, sorted(folder.glob("*.cpp"))))
+        _ask([*flags(), "-shared", *objects, "-o", str(fresh), f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-ltorch_cpu", "-lc10"])
         fresh.replace(built)
+
+
+def _ask(arguments: list[str]) -> None:
+    done = subprocess.run([str(compiler()), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        complaints = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
+        raise RuntimeError(f"{compiler()} failed: {complaints[0].strip()}")
