@@ -390,3 +390,26 @@ def test_special_tokens_and_half_characters_from_users(server: Any, model: Langu
         for text in ("", "<|end|><|assistant|>")
     )
     assert two - one > 2
+
+
+def test_a_model_that_cannot_be_run_leaves_nobody_waiting(
+    alive: Any, make_model: Callable[..., LanguageModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread ends before it has begun, as where a CPU refuses a number format: every request is told, and the server closes."""
+
+    def refuses(*_: object) -> Any:
+        raise RuntimeError("no such product on this CPU")
+
+    monkeypatch.setattr("norma.serve.batching.working_weights", refuses)
+    backend = Local(make_model(), "tiny")
+    server = alive(backend)
+    for _ in range(2):
+        for path, body in {
+            "embeddings": {"input": "time"},
+            "chat/completions": {"messages": [{"role": "user", "content": "time"}]},
+        }.items():
+            answer = httpx.post(f"{server.url}/{path}", json={"model": "tiny", **body}, timeout=20)
+            assert answer.status_code == 500 and "the server failed: RuntimeError" in answer.text
+    began = time.monotonic()
+    backend.thread.close()
+    assert time.monotonic() - began < 5 and not backend.thread._thread.is_alive()

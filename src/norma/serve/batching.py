@@ -186,6 +186,15 @@ class ModelThread:
 
     # ── the model's thread ──
     def _run(self) -> None:
+        """Serve until closed. Whatever ends it before, nobody is left waiting."""
+        try:
+            self._serve()
+            self._refuse(Busy(60), block=False)
+        except Exception as error:
+            log.critical("the model cannot be run: the server must be started again", exc_info=error)
+            self._refuse(error, block=True)
+
+    def _serve(self) -> None:
         self.model.transformer.eval()
         with working_weights(self.model.transformer, self.dtype), torch.no_grad():
             batch = RunningBatch(self.model, self.dtype, self.prefixes)
@@ -200,18 +209,23 @@ class ModelThread:
                     self._fail([*self._writing.values()], error)
                     batch = RunningBatch(self.model, self.dtype, self.prefixes)
                 self.busy_rows = batch.busy
-        self._fail([*self._writing.values(), *(row for turn in self._reading for row in turn.rows), *self._waiting], Busy(60))
+
+    def _refuse(self, why: Exception, *, block: bool) -> None:
+        """Everybody who waits is told so; ``block``: and everybody who comes, until closed."""
+        self._fail([*self._writing.values(), *(row for turn in self._reading for row in turn.rows), *self._waiting], why)
         for errand in self._errands:
-            _finish(errand.future, Busy(60))
+            _finish(errand.future, why)
         while True:
             try:
-                left = self._inbox.get_nowait()
+                left = self._inbox.get(block=block)
             except queue.Empty:
                 return
+            if left is None and block:
+                return
             if isinstance(left, list):
-                self._fail(left, Busy(60))
+                self._fail(left, why)
             elif isinstance(left, _Errand):
-                _finish(left.future, Busy(60))
+                _finish(left.future, why)
 
     def _take_in(self, batch: RunningBatch) -> bool:
         """Read the inbox, waiting for news while there is nothing to do; False: it is over."""
