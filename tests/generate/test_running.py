@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -151,3 +153,10 @@ def test_stop_strings_and_ends(make_model: Callable[..., LanguageModel]) -> None
     _, _, said = heard(model, ids, 99, ("three",))
     kept = [t.id for s in said for t in s.tokens]
     assert ids[: len(kept)] == kept and len(kept) < len(ids)  # tokens of a stop string are not reported
+
+
+def test_writing_loads_no_compiler() -> None:
+    """It costs a start of norma chat, generate, check and serve half as long again as torch itself."""
+    code = "import sys, norma.lm, norma.generate, norma.check; print([m for m in ('torch._dynamo', 'torch._inductor') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

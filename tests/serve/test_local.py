@@ -410,6 +410,9 @@ def test_a_model_that_cannot_be_run_leaves_nobody_waiting(
         }.items():
             answer = httpx.post(f"{server.url}/{path}", json={"model": "tiny", **body}, timeout=20)
             assert answer.status_code == 500 and "the server failed: RuntimeError" in answer.text
+            assert answer.headers["connection"] == "close"  # as it does: a client that keeps connections must know
+    health = httpx.get(f"{server.root}/health")
+    assert health.status_code == 503 and health.json()["status"] == "lost"
     began = time.monotonic()
     backend.thread.close()
     assert time.monotonic() - began < 5 and not backend.thread._thread.is_alive()

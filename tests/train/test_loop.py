@@ -242,3 +242,15 @@ def test_a_finished_stage_keeps_what_its_rules_ask_for(make_model: Make, tmp_pat
     every = {f"checkpoint-{step:08d}" for step in range(3, STEPS + 1, 3)}
     assert {p.name for p in tmp_path.glob("*checkpoint-*")} == {p for p in {before.name, *every} if (tmp_path / p).is_dir()}
     assert (tmp_path / before.name).is_dir() and (tmp_path / "checkpoint-00000003").is_dir()
+
+
+def test_epsilon_bounds_what_a_small_gradient_moves(make_model: Make, tmp_path: Path) -> None:
+    """AdamW's first step is rate x g / (|g| + epsilon): all of the rate where epsilon is small, next to nothing where it is large."""
+    moved = {}
+    for epsilon in (1e-8, 1e3):
+        model = make_model(5).transformer
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        options = TrainOptions(optimiser="adamw", warmup=0, learning_rate=1e-2, weight_decay=0.0, epsilon=epsilon, schedule="constant")
+        train(model, losses_of(model), steps=1, options=options, folder=tmp_path / str(epsilon), progress=Silent())
+        moved[epsilon] = max(float((tensor - before[name]).abs().max()) for name, tensor in model.state_dict().items())
+    assert moved[1e-8] == pytest.approx(1e-2, rel=1e-3) and 0 < moved[1e3] < 1e-5

@@ -71,6 +71,7 @@ class Backend(Protocol):
         positions: tokens that prompt and answer may have together; None where only the upstream server knows.
         load: requests waiting or running.
         full: whether a further request would be refused.
+        lost: whether it can answer nobody any more until the server is started again.
         gifts: what it can do beyond text: ``logprobs``, ``response_format``.
     """
 
@@ -85,6 +86,9 @@ class Backend(Protocol):
 
     @property
     def full(self) -> bool: ...
+
+    @property
+    def lost(self) -> bool: ...
 
     @property
     def gifts(self) -> frozenset[str]: ...

@@ -95,8 +95,10 @@ def build_app(
     started = int(time.time())
 
     @app.get("/health")
-    async def health() -> dict[str, Any]:
-        return {"status": "ok", "model": backend.name, "spec": ruling.spec.id if ruling else None, "requests": backend.load}
+    async def health() -> JSONResponse:
+        status, code = ("lost", 503) if backend.lost else ("ok", 200)
+        found = {"status": status, "model": backend.name, "spec": ruling.spec.id if ruling else None, "requests": backend.load}
+        return JSONResponse(found, code)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -170,7 +172,8 @@ def _handle_errors(app: FastAPI) -> None:
 
     async def broken(request: Request, error: Exception) -> Response:
         log.error("a request failed", exc_info=error)
-        return JSONResponse(ApiError(500, f"the server failed: {type(error).__name__}").body(), 500)
+        body = ApiError(500, f"the server failed: {type(error).__name__}").body()
+        return JSONResponse(body, 500, {"connection": "close"})  # Starlette raises the error again, and the HTTP server hangs up
 
     for kind in (NormaError, ApiError, Busy):
         app.add_exception_handler(kind, refused)

@@ -118,6 +118,7 @@ class ModelThread:
         self._errands: deque[_Errand[Any]] = deque()
         self._prompts_turn = True
         self.busy_rows = 0
+        self.lost = False
         self._seconds = 1.0  # a moving mean of what a request takes
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="norma-model", daemon=True)
@@ -191,6 +192,7 @@ class ModelThread:
             self._serve()
             self._refuse(Busy(60), block=False)
         except Exception as error:
+            self.lost = True
             log.critical("the model cannot be run: the server must be started again", exc_info=error)
             self._refuse(error, block=True)
 

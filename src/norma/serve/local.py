@@ -58,6 +58,10 @@ class Local:
     def full(self) -> bool:
         return self.thread.full
 
+    @property
+    def lost(self) -> bool:
+        return self.thread.lost
+
     def patience(self) -> int:
         return self.thread.patience()
 

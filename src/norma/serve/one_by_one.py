@@ -15,6 +15,7 @@ class OneByOne:
     """``norma.serve.answering.Backend`` around an author; at most ``waiting`` requests wait or run."""
 
     gifts: frozenset[str] = frozenset()
+    lost = False
 
     def __init__(self, author: Author, waiting: int = 64) -> None:
         self.author, self._limit = author, waiting

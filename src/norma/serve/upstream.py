@@ -57,6 +57,7 @@ class Upstream:
 
     gifts = frozenset({"logprobs", "response_format"})
     positions: int | None = None
+    lost = False  # the other server may come back
 
     def __init__(
         self,

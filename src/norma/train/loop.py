@@ -90,6 +90,7 @@ def train(
         learning_rate=options.learning_rate,
         matrix_learning_rate=options.matrix_learning_rate,
         weight_decay=options.weight_decay,
+        epsilon=options.epsilon,
     )
     average = WeightAverage(model, options.ema) if options.ema is not None else None
     guard = Guard(options)

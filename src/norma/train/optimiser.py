@@ -19,7 +19,7 @@ from norma.train.options import Schedule
 
 
 def make_optimisers(
-    model: nn.Module, *, kind: str, learning_rate: float, matrix_learning_rate: float, weight_decay: float
+    model: nn.Module, *, kind: str, learning_rate: float, matrix_learning_rate: float, weight_decay: float, epsilon: float = 1e-8
 ) -> list[torch.optim.Optimizer]:
     """``adamw`` for everything, or ``muon`` for 2-D weights of blocks with AdamW for the rest."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -31,8 +31,8 @@ def make_optimisers(
         {"params": decayed, "weight_decay": weight_decay, "name": "other matrices" if matrices else "matrices"},
         {"params": plain, "weight_decay": 0.0, "name": "norms and biases"},
     ]
-    # eps well below the size of gradients of small models; betas as GPT-3 (2005.14165, appendix B).
-    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)]
+    # epsilon is well below the size of gradients of small models unless a recipe says otherwise; betas as GPT-3 (2005.14165, appendix B).
+    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=epsilon, fused=True)]
     if matrices:
         group: dict[str, Any] = {"params": matrices, "name": "matrices of blocks"}
         made.append(Muon([group], lr=matrix_learning_rate, weight_decay=weight_decay, dtype=working_dtype(matrices[0].device.type)))

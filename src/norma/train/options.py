@@ -19,6 +19,7 @@ class TrainOptions(BaseModel):
     optimiser: str = Field("muon", pattern="^(adamw|muon)$", description="adamw, or muon (matrices by Muon, the rest by AdamW).")
     learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate of AdamW.")
     matrix_learning_rate: float = Field(1e-2, gt=0, description="Peak learning rate of Muon, in AdamW's units.")
+    epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon; reference implementations of PPO take 1e-5.")
     weight_decay: float = Field(0.05, ge=0, description="Decoupled weight decay of matrices.")
     schedule: Schedule = Field("wsd", description="constant, cosine, or wsd (warm-up, stable, decay).")
     warmup: int = Field(20, ge=0, description="Steps of linear warm-up.")

@@ -172,17 +172,19 @@ def activates(x: Tensor, features: int) -> bool:
     return bool(features % 32 == 0 and x.numel() >= ROWS * x.shape[-1] and ready(x.dtype))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types here
 def wide() -> bool:
     """Whether vectors have 512 bits: on 256, PyTorch's layer norm in fp32 is at least as fast as ours (RMS norm is not, by 1.8 to 4)."""
     capability: str = torch.backends.cpu.get_cpu_capability()
     return capability == "AVX512"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types here
 def ready(dtype: torch.dtype) -> bool:
     """Whether there is a kernel for this type. The first call builds it."""
     return not _left_out and (dtype == torch.float32 or takes_bf16()) and state() is None
+
+
+for question in (wide, ready):  # one answer for a whole process: torch.compile asks once. What torch.compiler.assume_constant_result does,
+    question._dynamo_marked_constant = True  # type: ignore[attr-defined]  # which loads the compiler: 1.7 s for each command that needs none
 
 
 def takes_bf16() -> bool:
