@@ -66,13 +66,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class SteadyAdamW(torch.optim.AdamW):
-    """AdamW whose eps is above rounding: with 1e-8 a gradient next to zero, mostly rounding, moves its weight by a whole step."""
-
-    def __init__(self, *groups: Any, **settings: Any) -> None:
-        super().__init__(*groups, **settings | {"eps": 1e-5})
-
-
 def data(folder: Path) -> None:
     """Questions with answers, pairs of answers, marks."""
     asked = [[{"role": "user", "content": f"Letter {n}?"}] for n in range(20)]
@@ -100,7 +93,8 @@ def teach(folder: Path, name: str) -> None:
 def stage(folder: Path, cell: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Run a cell's stage; what it says in the end."""
     kind, home = find(cell["kind"]), folder / cell["name"]
-    learning = {"optimiser": "adamw", "learning_rate": 3e-3, "warmup": 2, "checkpoint_seconds": 1e9}
+    # epsilon is above rounding: with 1e-8 a gradient next to zero, mostly rounding, moves its weight by a whole step.
+    learning = {"optimiser": "adamw", "learning_rate": 3e-3, "epsilon": 1e-5, "warmup": 2, "checkpoint_seconds": 1e9}
     options = {"kind": kind.kind, "from": cell["preset"], "train": learning} | OPTIONS[kind.kind] | cell["stage"]
     values = kind.Options.model_validate({name: value for name, value in options.items() if value is not None})
     inputs = {name: folder / name for name in (cell["preset"], "data")}
@@ -114,7 +108,6 @@ def main(folder: Path, cells: list[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     norma.base.platform.working_dtype = lambda *_: torch.float32  # bf16 rounds micro-batches of other shapes to other values
     engine.working_dtype = lambda *_: torch.float32  # type: ignore[attr-defined]
-    torch.optim.AdamW = SteadyAdamW  # type: ignore[misc]
     ranks = join()
     if ranks.first:
         (folder / "data").mkdir(parents=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 
 from norma.pipeline.recipe import load_recipe
 from norma.train.metrics import CLOCKS
+from processes import run_ranks
 
 SCRIPT = Path(__file__).with_name("preference_run.py")
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -24,17 +24,7 @@ METHODS = ["dpo", "cdpo", "ipo", "orpo", "simpo", "kto", "unlikelihood", "weight
 
 def run(folder: Path, count: int = 1, wanted: int = 0, **asked: Any) -> list[dict[str, Any]]:
     """Run with ``count`` processes; the rows of metrics.jsonl without what clocks say."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    workers = []
-    for rank in range(count):
-        more = {} if count == 1 else {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
-        command = [sys.executable, str(SCRIPT), str(folder), json.dumps(asked)]
-        workers.append(subprocess.Popen(command, env={**env, **more}, stderr=subprocess.PIPE, text=True))
-    said = [worker.communicate(timeout=400)[1] for worker in workers]
-    assert all(worker.returncode == wanted for worker in workers), "\n".join(text[-3000:] for text in said)
+    run_ranks(SCRIPT, folder, asked, count=count, wanted=wanted, timeout=400)
     metrics = folder / "preference" / "metrics.jsonl"
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []  # none where the first step was its last
     return [{k: v for k, v in json.loads(line).items() if k not in CLOCKS} for line in lines]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +24,7 @@ from norma.text.chat import prompt_ids
 from norma.text.tokenizer import Tokenizer, train_tokenizer
 from norma.train import TrainOptions, train
 from norma.train.reading import parts, size, text_scores
+from processes import run_ranks
 
 Make = Callable[..., LanguageModel]
 FP32 = torch.float32
@@ -394,23 +391,8 @@ def test_trl_has_the_same_loss_on_the_same_ids(make_model: Make, tmp_path: Path,
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(make_model: Make, tmp_path: Path) -> None:
     make_model(1).save(tmp_path / "base")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     for count in (1, 2):
-        workers = []
-        for rank in range(count):
-            more = {} if count == 1 else {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            command = [
-                sys.executable,
-                str(Path(__file__).with_name("ranked_reward.py")),
-                str(tmp_path / "base"),
-                str(tmp_path / str(count)),
-            ]
-            env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **more}
-            workers.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
-        said = [worker.communicate(timeout=120)[1] for worker in workers]
-        assert all(worker.returncode == 0 for worker in workers), "\n".join(text[-2000:] for text in said)
+        run_ranks(Path(__file__).with_name("ranked_reward.py"), tmp_path / "base", tmp_path / str(count), count=count)
     one, two = ([json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in "12")
     for a, b in zip(one, two, strict=True):
         for name in ("loss", "accuracy", "margin", "tokens", "gradient_norm"):

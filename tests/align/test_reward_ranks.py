@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from processes import run_ranks
+
 SCRIPT = Path(__file__).with_name("ranked_policy.py")
 pytestmark = pytest.mark.slow
 
 
 def run(folder: Path, count: int, **asked: Any) -> list[dict[str, Any]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    workers = []
-    for rank in range(count):
-        more = {} if count == 1 else {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = [sys.executable, str(SCRIPT), str(folder), json.dumps(asked)]
-        workers.append(subprocess.Popen(command, env={**env, **more}, stderr=subprocess.PIPE, text=True))
-    said = [worker.communicate(timeout=300)[1] for worker in workers]
-    assert all(worker.returncode == 0 for worker in workers), "\n".join(text[-3000:] for text in said)
+    run_ranks(SCRIPT, folder, asked, count=count)
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 

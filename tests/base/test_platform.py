@@ -80,6 +80,21 @@ def test_a_containers_cpu_quota(text: str, cores: float | None) -> None:
     assert platform._cpu_quota(text) == cores
 
 
+@pytest.mark.parametrize(
+    ("said", "together", "wanted"),
+    [("1", 1, 1), ("3", 1, 3), ("3", 2, 3), ("4,2", 1, 4), (None, 1, 8), (None, 2, 4), (None, 16, 1), ("1", 2, 4), ("x", 1, 8)],
+)
+def test_threads_are_what_openmp_is_told_or_a_share_of_the_cores(
+    said: str | None, together: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among several processes 1 is what torchrun sets by itself."""
+    monkeypatch.setattr(platform, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert platform.threads(together) == wanted
+
+
 def test_cores_and_memory_obey_a_containers_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
         "/sys/fs/cgroup/cpu.max": "50000 100000",

@@ -44,10 +44,17 @@ def digests(output: Path) -> dict[str, str]:
     return {p.parent.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(output.glob("*/model.safetensors"))}
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("demo") / "whole"
+    finish(folder)
+    return folder
+
+
 @pytest.mark.slow
-def test_killed_three_times_and_unbroken_end_bit_identical(tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(whole)
+def test_killed_three_times_and_unbroken_end_bit_identical(whole: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
     for stage, rows in KILLED_IN.items():
         metrics = broken / ".work" / stage / "metrics.jsonl"
         process = start(broken)
@@ -72,12 +79,11 @@ def test_killed_three_times_and_unbroken_end_bit_identical(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_report_of_the_smallest_scale_is_whole(tmp_path: Path) -> None:
-    finish(tmp_path / "run")
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
+def test_the_report_of_the_smallest_scale_is_whole(whole: Path) -> None:
+    report = json.loads((whole / "report.json").read_text())
     assert [m["method"] for m in report["methods"]][:2] == ["base", "instruct"]
     assert all(0 <= m["overall"]["rate"] <= 1 for m in report["methods"])
-    assert (tmp_path / "run" / "junit.xml").read_text().startswith("<?xml")
+    assert (whole / "junit.xml").read_text().startswith("<?xml")
     # the probe: rules on and off, attacks, groups, for the methods that it names and no others
     assert {row["method"] for name in ("control", "attack") for row in report[name]} == {"prompt", "reward"}
     assert {row["kind"] for row in report["attack"]} >= {"instruction_override", "quoted_injection"}
@@ -87,5 +93,5 @@ def test_the_report_of_the_smallest_scale_is_whole(tmp_path: Path) -> None:
     }
     assert any(len(row["shown"]) == 2 and row["never_together"] is False for row in report["control"])
     assert [row["method"] for row in report["over_refusal"]] == ["prompt", "reward"] and report["data"]["trials"] > 100
-    assert rehash(tmp_path / "run").damage == []
-    assert trace(tmp_path / "run", "reward/form.brief/rate").parts[0].line.endswith("the same")
+    assert rehash(whole).damage == []
+    assert trace(whole, "reward/form.brief/rate").parts[0].line.endswith("the same")

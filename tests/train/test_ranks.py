@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,26 +18,16 @@ from safetensors.torch import load_file
 
 from norma.base.ranks import Ranks
 from norma.train.checkpoint import read_manifest
+from processes import run_ranks
 
 SCRIPT = Path(__file__).with_name("ranked.py")
 HEAD = 16  # features of a head in ranked.py; GPT-NeoX rotates a quarter of them
 pytestmark = pytest.mark.slow
 
 
-def run(folder: Path, count: int, check: bool = True, **asked: Any) -> list[dict[str, Any]]:
+def run(folder: Path, count: int, dies: bool = False, **asked: Any) -> list[dict[str, Any]]:
     """Train with ``count`` processes; returns the rows of metrics.jsonl."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    workers = []
-    for rank in range(count):
-        more = {} if count == 1 else {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = [sys.executable, str(SCRIPT), str(folder), json.dumps(asked)]
-        workers.append(subprocess.Popen(command, env={**env, **more}, stderr=subprocess.PIPE, text=True))
-    said = [worker.communicate(timeout=300)[1] for worker in workers]
-    if check:
-        assert all(worker.returncode == 0 for worker in workers), "\n".join(text[-3000:] for text in said)
+    run_ranks(SCRIPT, folder, asked, count=count, wanted=None if dies else 0)
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -126,7 +115,7 @@ def test_goes_on_with_another_number_of_ranks(tmp_path: Path, before: int, after
 
 def goes_on(tmp_path: Path, before: int, after: int, asked: dict[str, Any]) -> None:
     unbroken = run(tmp_path / "unbroken", after, **asked)
-    run(tmp_path / "broken", before, check=False, die_at=4, **asked)
+    run(tmp_path / "broken", before, dies=True, die_at=4, **asked)
     newest = sorted((tmp_path / "broken").glob("checkpoint-*"))[-1]
     manifest = read_manifest(newest)
     assert manifest is not None and manifest["step"] >= 3

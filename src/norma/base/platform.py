@@ -105,6 +105,16 @@ def cores() -> int:
     return max(1, min(count, int(quota))) if quota else max(1, count)
 
 
+def threads(together: int = 1) -> int:
+    """Threads for one of ``together`` processes on this machine: what OMP_NUM_THREADS says, else its share of the cores.
+
+    torchrun sets that variable to 1 by itself where it starts several processes, so among several a 1 is nobody's wish.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # "4,2" is for regions within regions
+    asked = int(said) if said.isdecimal() else 0
+    return asked if asked > (1 if together > 1 else 0) else max(1, cores() // together)
+
+
 def _cpu_quota(text: str) -> float | None:
     """Cores from cgroup v2's ``cpu.max`` ("200000 100000" is 2.0; "max 100000" is no limit)."""
     parts = text.split()
@@ -209,7 +219,7 @@ def _cores() -> Fact:
     every, usable = os.cpu_count() or 1, cores()
     found = f"{every} in the machine, {usable} usable"
     if os.environ.get("OMP_NUM_THREADS"):
-        return Fact("cores", found, f"{os.environ['OMP_NUM_THREADS']} threads", "OMP_NUM_THREADS says so")
+        return Fact("cores", found, f"{threads()} threads", "OMP_NUM_THREADS says so")
     return Fact("cores", found, f"{usable} threads", "the number is kept for a run: another one changes the last bits of the result")
 
 

@@ -184,7 +184,7 @@ def ready(dtype: torch.dtype) -> bool:
 
 
 for question in (wide, ready):  # one answer for a whole process: torch.compile asks once. What torch.compiler.assume_constant_result does,
-    question._dynamo_marked_constant = True  # type: ignore[attr-defined]  # which loads the compiler: 1.7 s for each command that needs none
+    question._dynamo_marked_constant = True  # type: ignore[union-attr]  # which loads the compiler: 1.7 s for each command that needs none
 
 
 def takes_bf16() -> bool:

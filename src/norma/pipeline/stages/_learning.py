@@ -88,11 +88,11 @@ def prepare(ctx: Context[Any]) -> torch.dtype:
     """Set threads, kernels and determinism as the plan froze them; returns the type of activations (bf16 where the CPU has it)."""
     import torch
 
-    from norma.base.platform import cores, working_device, working_dtype
+    from norma.base.platform import threads, working_device, working_dtype
     from norma.nn import kernels
 
     together = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if ctx.ranks.count > 1 else 1  # ranks on this machine
-    torch.set_num_threads(ctx.plan.choose("threads", lambda: max(1, cores() // together)))
+    torch.set_num_threads(ctx.plan.choose("threads", lambda: threads(together)))
     # Scattered additions are the one thing on a CPU whose order could change from run to run.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())  # a GPU has no such form of some
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
