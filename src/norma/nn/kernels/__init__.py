@@ -183,8 +183,10 @@ def ready(dtype: torch.dtype) -> bool:
     return not _left_out and (dtype == torch.float32 or takes_bf16()) and state() is None
 
 
-for question in (wide, ready):  # one answer for a whole process: torch.compile asks once. What torch.compiler.assume_constant_result does,
-    question._dynamo_marked_constant = True  # type: ignore[union-attr]  # which loads the compiler: 1.7 s for each command that needs none
+# One answer for a whole process: torch.compile asks once. torch.compiler.assume_constant_result says so too, and loads the compiler for
+# it: 1.7 s in each command that needs none.
+for question in (wide, ready):
+    question._dynamo_marked_constant = True  # type: ignore[union-attr]
 
 
 def takes_bf16() -> bool:
