@@ -9,6 +9,7 @@ depends on names only, not on the number of processes.
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import json
 import os
@@ -100,17 +101,25 @@ def installed_packages() -> list[Package]:
     """Every installed distribution with Python files, by name; the standard library last."""
     found: dict[str, Package] = {}
     for distribution in importlib.metadata.distributions():
-        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
+        about = distribution.metadata  # parsed anew each time it is asked for
+        name = re.sub(r"[-_.]+", "-", about["Name"] or "").lower()
         if not name or name in found or name in NOT_READ or name.endswith("-stubs") or name.startswith("types-"):
             continue
-        tops = {file.parts[0] for file in distribution.files or () if file.suffix == ".py"}
-        roots = [Path(str(distribution.locate_file(top))) for top in sorted(tops - SKIPPED_FOLDERS) if top[0] not in "_./"]
+        tops = _tops(distribution) - SKIPPED_FOLDERS
+        roots = [Path(str(distribution.locate_file(top))) for top in sorted(tops) if top[0] not in "_./"]
         if roots := [root for root in roots if root.exists()]:
-            about = distribution.metadata
             licence = about["License-Expression"] or (about["License"] or "").strip().split("\n")[0][:60]
             classified = [c.rsplit(" :: ", 1)[-1] for c in about.get_all("Classifier") or () if c.startswith("License ::")]
-            found[name] = Package(name, distribution.version, tuple(roots), licence or ", ".join(classified) or "see its metadata")
+            found[name] = Package(name, about["Version"], tuple(roots), licence or ", ".join(classified) or "see its metadata")
     return [*(found[name] for name in sorted(found)), standard_library()]
+
+
+def _tops(distribution: importlib.metadata.Distribution) -> set[str]:
+    """The first parts of its Python files' paths. ``distribution.files`` makes an object of each of a hundred thousand paths."""
+    record = distribution.read_text("RECORD")
+    if record is None:  # an egg, or what a system's package manager installed
+        return {file.parts[0] for file in distribution.files or () if file.suffix == ".py"}
+    return {row[0].split("/")[0] for row in csv.reader(record.splitlines()) if row and row[0].endswith(".py")}
 
 
 def choose(selection: Sequence[str] | str) -> list[Package]:
