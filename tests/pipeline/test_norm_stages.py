@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,26 @@ def broken_and_whole(context: Build, kind: str, kills: list[Dying], **options: A
     assert {name for name in one if one[name] != other[name]} == set()
     assert "model.safetensors" in one and not any("checkpoint" in name for name in one)
     return one
+
+
+def test_a_stage_takes_the_threads_that_openmp_is_told_and_keeps_their_number(
+    context: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took all cores: two such processes side by side waited for each other in every product."""
+    import torch
+
+    from norma.pipeline.stages._learning import prepare
+
+    before = torch.get_num_threads()
+    ctx = context("threads", "distil")
+    (ctx.folder / "plan.json").unlink()
+    try:
+        for said, wanted in (("3", 3), ("1", 3)):  # what another day's environment says comes too late: it would change the last bits
+            monkeypatch.setenv("OMP_NUM_THREADS", said)
+            prepare(replace(ctx, plan=Plan(ctx.folder)))
+            assert torch.get_num_threads() == wanted
+    finally:
+        torch.set_num_threads(before)
 
 
 DISTIL: dict[str, Any] = {"count": 10, "batch": 5, "epochs": 2, "max_new_tokens": 6}
